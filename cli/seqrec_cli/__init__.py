@@ -1,0 +1,1 @@
+"""The `seqrec-export` command line."""

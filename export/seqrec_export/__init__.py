@@ -1,0 +1,1 @@
+"""Sequential recommenders from interaction logs to an answer from Triton."""

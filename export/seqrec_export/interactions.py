@@ -1,0 +1,52 @@
+"""Interactions: what every reader returns, and every model trains on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sessions:
+    """S search sessions: the items that were shown, and what was done with them.
+
+    The candidates of session `s` are `candidates[offsets[s]:offsets[s + 1]]`.
+    """
+
+    users: NDArray[np.int32]  # (S,) rows of Interactions.user_ids
+    times: NDArray[np.int64]  # (S,) seconds since 1970-01-01 UTC
+    offsets: NDArray[np.int64]  # (S + 1,)
+    candidates: NDArray[np.int32]  # (M,) rows of Interactions.item_ids
+    labels: NDArray[np.float32]  # (M,) 0 nothing, 1 click, 2 cart, 3 purchase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interactions:
+    """N events of U users with V items, in the source's order.
+
+    `user_ids` and `item_ids` hold each distinct id once, as the caller of the served model will
+    send it; users and items without an event (from a customer or article table) are included.
+    """
+
+    user_ids: NDArray[np.object_]  # (U,) distinct str, none of them empty
+    item_ids: NDArray[np.object_]  # (V,) distinct str, none of them empty
+    users: NDArray[np.int32]  # (N,) rows of user_ids
+    items: NDArray[np.int32]  # (N,) rows of item_ids
+    times: NDArray[np.int64]  # (N,) seconds since 1970-01-01 UTC
+    ratings: NDArray[np.float32] | None = None  # (N,) stars
+    event_types: NDArray[np.int32] | None = None  # (N,) rows of event_type_ids
+    event_type_ids: tuple[str, ...] = ()
+    user_features: pd.DataFrame | None = None  # U rows, in the order of user_ids
+    item_features: pd.DataFrame | None = None  # V rows, in the order of item_ids
+    sessions: Sessions | None = None
+    source: str  # what was read, for people
+    fingerprint: str  # sha256 of what was read
+    notes: tuple[str, ...] = ()  # what the reader noticed, a sentence each
+
+    def __len__(self) -> int:
+        return len(self.users)
