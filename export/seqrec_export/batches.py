@@ -1,0 +1,81 @@
+"""Histories -> padded batches, and negatives, without a loop over users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqrec_export.histories import Dataset, Histories
+from seqrec_export.interactions import SECONDS_PER_DAY
+from seqrec_export.vocabulary import NUM_RESERVED, PAD
+
+Indices = NDArray[np.int64]
+
+
+def shuffled(
+    positions: Indices, batch_size: int, rng: np.random.Generator
+) -> Iterator[Indices]:
+    """(P,) positions in a random order, `batch_size` at a time."""
+    order = rng.permutation(len(positions))
+    for start in range(0, len(positions), batch_size):
+        yield positions[order[start : start + batch_size]]
+
+
+def in_order(positions: Indices, batch_size: int) -> Iterator[Indices]:
+    """(P,) positions, `batch_size` at a time."""
+    for start in range(0, len(positions), batch_size):
+        yield positions[start : start + batch_size]
+
+
+def num_batches(count: int, batch_size: int) -> int:
+    """How many batches `count` examples make; the last may be short."""
+    return -(-count // batch_size)
+
+
+def windows(starts: Indices, ends: Indices, window: int) -> tuple[Indices, NDArray[np.bool_]]:
+    """The last `window` events of each range -> (B, W) flat positions, (B, W) which are real.
+
+    W is the longest range, at most `window`, at least 1. Right-aligned.
+    """
+    width = int(max(1, min(window, (ends - starts).max(initial=1))))
+    positions = ends[:, None] - width + np.arange(width)
+    return positions, positions >= starts[:, None]
+
+
+def gather_items(histories: Histories, positions: Indices, real: NDArray[np.bool_]) -> Indices:
+    """(B, W) flat positions -> (B, W) item indices, PAD where not real."""
+    return np.where(real, histories.items[np.where(real, positions, 0)], PAD)
+
+
+def gather_gap_days(
+    histories: Histories,
+    positions: Indices,
+    real: NDArray[np.bool_],
+    request_times: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """(B, W) flat positions, (B,) times of the request -> (B, W) days between; 0 where not real."""
+    seconds = request_times[:, None] - histories.times[np.where(real, positions, 0)]
+    return np.where(real, seconds / SECONDS_PER_DAY, 0.0).astype(np.float32)
+
+
+class Negatives:
+    """Uniform items that the user has no training event with."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.num_rows = dataset.items.num_rows
+        users = dataset.histories.users[dataset.trained].astype(np.int64)
+        self._keys = np.unique(users * self.num_rows + dataset.histories.items[dataset.trained])
+
+    def draw(self, users: NDArray[np.int32], rng: np.random.Generator) -> Indices:
+        """(B,) users -> (B,) item indices. A user who has everything gets any item."""
+        negatives = rng.integers(NUM_RESERVED, self.num_rows, len(users))
+        for _ in range(10):  # each round keeps only the few that hit
+            keys = users.astype(np.int64) * self.num_rows + negatives
+            found = np.searchsorted(self._keys, keys)
+            hit = self._keys[np.minimum(found, len(self._keys) - 1)] == keys
+            if not hit.any():
+                break
+            negatives[hit] = rng.integers(NUM_RESERVED, self.num_rows, int(hit.sum()))
+        return negatives

@@ -1,0 +1,179 @@
+"""Graph: what a model serves, and Model: what the rest of the package knows of one.
+
+The tensors of the wire contract stand here once; ONNX axes, `config.pbtxt`, `contract.json`, golden
+requests and the random requests of the parity check are derived from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from seqrec_export.histories import Dataset
+
+Dtype = Literal["string", "float32", "int32"]
+Axis = str | int  # a name for a dynamic axis, a number for a fixed one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One tensor on the wire. The first axis is always the batch."""
+
+    name: str
+    dtype: Dtype
+    shape: tuple[Axis, ...]
+    meaning: str
+    vocabulary: str | None = None  # strings only: whose ids these are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """One ONNX file and one Triton model.
+
+    `function(net, *inputs)` returns the outputs in order. Where a Spec says `string` it takes or
+    gives int64 indices: the lookup from and to strings is added to the ONNX graph around it.
+    """
+
+    name: str
+    meaning: str
+    function: Callable[..., tuple[Tensor, ...]]
+    inputs: tuple[Spec, ...]
+    outputs: tuple[Spec, ...]
+    atol: float = 1e-5  # largest |ONNX Runtime - PyTorch| that may be published
+
+
+Batch = dict[str, Tensor]
+Metrics = dict[str, float]
+
+
+class Net(Protocol):
+    """What training needs of a network besides being an nn.Module."""
+
+    def observe(self, dataset: Dataset) -> None:
+        """Copy what the data says (popularity, features) into buffers, before training."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """One training batch -> a scalar."""
+
+    def finish(self) -> None:
+        """Derive what serving needs (mean vectors, item index), after training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One recommender: its config, network, graphs, training batches and evaluation."""
+
+    name: str
+    summary: str
+    config: type[Any]
+    net: Callable[[Any, Mapping[str, int]], nn.Module]  # (config, rows per vocabulary)
+    graphs: Callable[[Any, int], dict[str, Graph]]  # (config, top_k)
+    needs: tuple[str, ...]  # columns of the interactions, besides user, item and time
+    split: Literal["leave_one_out", "time", "last_rating"]
+    batches: Callable[[Dataset, Any, np.random.Generator], Iterator[Batch]]
+    num_batches: Callable[[Dataset, Any], int]
+    evaluate: Callable[[nn.Module, Dataset, Any, Literal["validation", "test"]], Metrics]
+    baselines: Callable[[Dataset, Any, Literal["validation", "test"]], dict[str, Metrics]]
+    monitor: str  # the validation metric that chooses the epoch
+    mode: Literal["min", "max"] = "max"
+
+
+HISTORY = Spec(
+    name="history_item_ids",
+    dtype="string",
+    shape=("batch", "length"),
+    vocabulary="items",
+    meaning="item ids, oldest first, any length from 0; the empty string is padding",
+)
+EVENT_TYPES = Spec(
+    name="history_event_types",
+    dtype="string",
+    shape=("batch", "event_types_length"),
+    vocabulary="event_types",
+    meaning="what was done with each item of the history, parallel to history_item_ids",
+)
+GAP_DAYS = Spec(
+    name="history_gap_days",
+    dtype="float32",
+    shape=("batch", "gap_days_length"),
+    meaning="days between each event of the history and this request; NaN is unknown",
+)
+RATINGS = Spec(
+    name="history_ratings",
+    dtype="float32",
+    shape=("batch", "ratings_length"),
+    meaning="stars given to each item of the history; NaN is unknown",
+)
+USER_ID = Spec(
+    name="user_id",
+    dtype="string",
+    shape=("batch", 1),
+    vocabulary="users",
+    meaning="the user's id; one that the model does not know is fine",
+)
+AGE = Spec(
+    name="age",
+    dtype="float32",
+    shape=("batch", 1),
+    meaning="the user's age in years; NaN is unknown",
+)
+MONTH = Spec(
+    name="month",
+    dtype="int32",
+    shape=("batch", 1),
+    meaning="month of the request, 1 to 12; 0 is unknown",
+)
+CANDIDATES = Spec(
+    name="candidate_ids",
+    dtype="string",
+    shape=("batch", "candidates"),
+    vocabulary="items",
+    meaning="the items to score; the empty string is padding",
+)
+KNOWN_ITEMS = Spec(
+    name="known_items",
+    dtype="int32",
+    shape=("batch", 1),
+    meaning="how many ids of the history the model knew; 0: the answer is the cold start",
+)
+SCORES = Spec(
+    name="scores",
+    dtype="float32",
+    shape=("batch", "candidates"),
+    meaning="one score a candidate, higher is better; an unknown candidate has the lowest float32",
+)
+
+
+def user_embedding(dim: int) -> Spec:
+    """The vector that an encoder gives and a scorer takes."""
+    return Spec(
+        name="user_embedding",
+        dtype="float32",
+        shape=("batch", dim),
+        meaning="the user's state as a vector",
+    )
+
+
+def ranked_items(top_k: int) -> tuple[Spec, Spec]:
+    """`item_ids` and `scores` of a retrieval graph, best first."""
+    return (
+        Spec(
+            name="item_ids",
+            dtype="string",
+            shape=("batch", top_k),
+            vocabulary="items",
+            meaning="the best items of the catalogue, best first; empty where it has no more",
+        ),
+        Spec(
+            name="scores",
+            dtype="float32",
+            shape=("batch", top_k),
+            meaning="the items' scores, descending; the lowest float32 beside an empty id",
+        ),
+    )

@@ -1,0 +1,51 @@
+"""Training objectives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from seqrec_export.vocabulary import NUM_RESERVED
+
+
+def full_softmax(users: Tensor, item_weight: Tensor, item_bias: Tensor, targets: Tensor) -> Tensor:
+    """(N, D), (V, D), (V,), (N,) item indices -> mean cross-entropy over the whole catalogue.
+
+    Padding and unknown have no logit. A target without an index of its own must not come in.
+    """
+    logits = F.linear(users, item_weight[NUM_RESERVED:], item_bias[NUM_RESERVED:])
+    return F.cross_entropy(logits, targets - NUM_RESERVED)
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """(N,) logits of chosen and of sampled items -> scalar (Rendle et al. 2009, eq. 4)."""
+    return -F.logsigmoid(positive - negative).mean()
+
+
+def in_batch_softmax(
+    users: Tensor, items: Tensor, item_index: Tensor, log_q: Tensor, temperature: float
+) -> Tensor:
+    """(B, D), (B, D) unit vectors, (B,) item indices, (B,) log sampling probability -> scalar.
+
+    Every other row's item is a negative, corrected by log Q for being there in proportion to its
+    popularity (Yi et al. 2019, "Sampling-Bias-Corrected Neural Modeling", eq. 3); the row's own
+    item a second time is not its negative.
+    """
+    logits = users @ items.T / temperature - log_q[None]
+    same = item_index[:, None] == item_index[None]
+    same.fill_diagonal_(False)
+    logits = logits.masked_fill(same, float("-inf"))
+    return F.cross_entropy(logits, torch.arange(len(users), device=users.device))
+
+
+def listwise_softmax(scores: Tensor, labels: Tensor, real: Tensor) -> Tensor:
+    """(S, C) scores, (S, C) labels, (S, C) which candidates are real -> scalar.
+
+    Cross-entropy between the labels, normalised to sum to 1, and the softmax of the scores
+    (ListNet's top-one objective, Cao et al. 2007). Rows without a positive must not come in.
+    """
+    log_probability = scores.masked_fill(~real, float("-inf")).log_softmax(dim=1)
+    target = torch.where(real, labels, 0.0)
+    target = target / target.sum(dim=1, keepdim=True)
+    return -(target * torch.where(real, log_probability, 0.0)).sum(dim=1).mean()

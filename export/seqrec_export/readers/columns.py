@@ -1,0 +1,163 @@
+"""The wanted columns of one file, text or Parquet, and where in the file a row stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from seqrec_export.errors import SeqrecError
+from seqrec_export.readers.delimited import ID, TEXT, Layout, line_of_row, read_delimited
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Some columns of a file, all rows, in the file's order."""
+
+    path: Path
+    layout: Layout | None  # None: Parquet, which has rows and no lines
+    table: pa.Table
+
+    def place(self, row: int) -> str:
+        """Where a 0-based row stands: the file, and its 1-based line or row."""
+        if self.layout is None:
+            return f"{self.path}, row {row + 1}"
+        return f"{self.path}, line {line_of_row(self.path, self.layout, row)}"
+
+    def numbers(self, name: str, *, optional: bool = False) -> NDArray[np.float64]:
+        """A column as finite float64; raises SeqrecError at the first value that is none.
+
+        An optional number may be missing: it is NaN then.
+        """
+        column = self.table.column(name) if optional else self.complete(name)
+        if optional and is_text(column.type):
+            column = pc.if_else(pc.equal(column, ""), None, column)
+        try:
+            values = as_float(column)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            texts = as_objects(column)
+            parsed = pd.to_numeric(texts, errors="coerce").isna() & texts.notna()
+            raise self.unparsable(name, column, parsed.to_numpy(), "a number") from error
+        bad = np.isinf(values) if optional else ~np.isfinite(values)
+        if bad.any():
+            raise self.unparsable(name, column, bad, "a finite number")
+        return values
+
+    def texts(self, name: str) -> NDArray[np.object_]:
+        """A column as str objects, None where missing or empty."""
+        column = self.table.column(name)
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        column = column.unify_dictionaries()
+        distinct = column.chunk(0).dictionary.cast(pa.string()).to_pylist()
+        values: NDArray[np.object_] = np.array([*(text or None for text in distinct), None], object)
+        missing = len(values) - 1
+        codes = [chunk.indices.fill_null(missing).to_numpy() for chunk in column.chunks]
+        rows: NDArray[np.int32] = np.concatenate(codes)
+        return values[rows]
+
+    def complete(self, name: str) -> pa.ChunkedArray:
+        """A column without a missing value; raises SeqrecError at the first one."""
+        column = self.table.column(name)
+        if column.null_count:
+            row = pc.index(pc.is_null(column), True).as_py()
+            raise SeqrecError(
+                f"{self.place(row)}: {name} is missing ({column.null_count:,} such rows); "
+                "drop or fill these rows"
+            )
+        return column
+
+    def unparsable(
+        self, name: str, column: pa.ChunkedArray, bad: NDArray[np.bool_], wanted: str
+    ) -> SeqrecError:
+        """The error for values that are not what was wanted, naming the first of them."""
+        if not bad.any():
+            return SeqrecError(f"{self.path}: column {name} holds {column.type}, not {wanted}")
+        row = int(bad.argmax())
+        return SeqrecError(
+            f"{self.place(row)}: {name} {column[row].as_py()!r} is not {wanted} "
+            f"({int(bad.sum()):,} such rows); correct or drop them"
+        )
+
+
+def column_names(path: Path, layout: Layout | None) -> tuple[str, ...]:
+    """Every column of the file."""
+    if layout is not None:
+        return layout.names
+    return tuple(_opened(path, ()).schema_arrow.names)
+
+
+def load(
+    path: Path, layout: Layout | None, *, ids: Sequence[str], others: Sequence[str] = ()
+) -> Columns:
+    """Reads the columns named; no layout means Parquet. `ids` hold few values, often repeated."""
+    names = (*ids, *(name for name in others if name not in ids))
+    require_columns(path, column_names(path, layout), names)
+    if layout is not None:
+        types = {name: ID if name in ids else TEXT for name in names}
+        return Columns(path=path, layout=layout, table=read_delimited(path, layout, types))
+    file = _opened(path, ids)
+    try:
+        table = file.read(columns=list(names))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _damaged(path, error) from error
+    if not table.num_rows:
+        raise SeqrecError(
+            f"{path} has columns ({', '.join(file.schema_arrow.names)}) and no rows; "
+            "export it again"
+        )
+    return Columns(path=path, layout=None, table=table)
+
+
+def require_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises SeqrecError unless each wanted column exists exactly once."""
+    for name in wanted:
+        if found.count(name) != 1:
+            count = "no column" if name not in found else f"{found.count(name)} columns named"
+            hint = " (one column found: is the separator another?)" if len(found) == 1 else ""
+            raise SeqrecError(
+                f"{path} has {count} {name}; its columns are {', '.join(found)}{hint}; "
+                "rename one, or map it"
+            )
+
+
+def as_float(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """(N,) float64; raises ArrowInvalid where a text is no number."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_boolean(column.type) or pa.types.is_temporal(column.type):
+        raise pa.ArrowInvalid(f"{column.type} is not a number")
+    if is_text(column.type):
+        column = pc.utf8_trim_whitespace(column)
+    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
+    return values
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds plain text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def as_objects(column: pa.ChunkedArray) -> pd.Series[str]:
+    """The values as Python objects, for the error path."""
+    return pd.Series(column.to_pylist(), dtype=object)
+
+
+def _opened(path: Path, ids: Sequence[str]) -> pyarrow.parquet.ParquetFile:
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+        coded = [name for name in ids if is_text(schema.field(name).type)]
+        return pyarrow.parquet.ParquetFile(path, read_dictionary=coded)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> SeqrecError:
+    return SeqrecError(f"{path} is a damaged Parquet file ({error}); fetch it again")

@@ -1,0 +1,120 @@
+"""Id columns to distinct ids and their rows, and what is worth noting about events."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from seqrec_export.errors import SeqrecError
+from seqrec_export.readers.columns import Columns
+
+# What other programs write where an id is missing; compared in lower case.
+MISSING = ("", "nan", "null", "none", "<na>", "nat")
+
+
+def factorise(columns: Columns, name: str) -> tuple[pa.Array, NDArray[np.int32]]:
+    """(distinct ids as text, (N,) rows of them), in order of first appearance.
+
+    Whole numbers lose a trailing ".0" if every id of the column has one: they are integers that
+    passed through floats. Raises SeqrecError at the first missing id.
+    """
+    distinct, codes = encode(columns.complete(name))
+    try:
+        ids = _as_text(distinct)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SeqrecError(
+            f"{columns.path}: column {name} holds {distinct.type}; ids must be text or integers"
+        ) from error
+    missing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(ids)), pa.array(MISSING)).to_numpy(
+        zero_copy_only=False
+    )
+    if missing.any():
+        row = int(missing[codes].argmax())
+        raise SeqrecError(
+            f"{columns.place(row)}: {name} is {ids[codes[row]].as_py()!r}, which is no id "
+            f"({int(missing[codes].sum()):,} such rows); drop these rows"
+        )
+    broken = pc.match_substring_regex(ids, r"[\r\n]").to_numpy(zero_copy_only=False)
+    if broken.any():
+        row = int(broken[codes].argmax())
+        raise SeqrecError(
+            f"{columns.place(row)}: {name} runs over several lines; is a quote left open there?"
+        )
+    return merge(ids, codes)
+
+
+def encode(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
+    """(distinct values, (N,) rows of them), in order of first appearance; no nulls."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    column = column.unify_dictionaries()
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
+    # A stored dictionary may be in any order, and may hold values that no row has.
+    appearance = pa.array(codes).dictionary_encode()
+    values = column.chunk(0).dictionary.take(appearance.dictionary)
+    return values, appearance.indices.to_numpy()
+
+
+def merge(ids: pa.Array, codes: NDArray[np.int32]) -> tuple[pa.Array, NDArray[np.int32]]:
+    """Ids that have become equal get one row."""
+    merged = ids.dictionary_encode()
+    if len(merged.dictionary) == len(ids):
+        return ids, codes
+    return merged.dictionary, merged.indices.to_numpy()[codes]
+
+
+def as_ids(ids: pa.Array) -> NDArray[np.object_]:
+    """(V,) str objects."""
+    result: NDArray[np.object_] = ids.to_numpy(zero_copy_only=False)
+    return result.astype(object, copy=False)
+
+
+def event_notes(
+    users: NDArray[np.int32], items: NDArray[np.int32], times: NDArray[np.int64]
+) -> tuple[str, ...]:
+    """Duplicate events, and users with one event: both are kept, and said."""
+    notes = []
+    if repeated := count_duplicates(users, items, times):
+        notes.append(
+            f"{repeated:,} of {len(users):,} events repeat an earlier one (same user, item and "
+            "time) and were kept."
+        )
+    counts = np.bincount(users)
+    if single := int((counts == 1).sum()):
+        notes.append(f"{single:,} of {int((counts > 0).sum()):,} users have a single event.")
+    return tuple(notes)
+
+
+def count_duplicates(
+    users: NDArray[np.int32], items: NDArray[np.int32], times: NDArray[np.int64]
+) -> int:
+    """How many events share user, item and time with an earlier one."""
+    if not len(users):
+        return 0
+    # N events have at most N distinct pairs and N distinct times: their codes fit in one int64.
+    pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
+    moments = pa.array(times).dictionary_encode()
+    if (int(pairs.max()) + 1) * len(moments.dictionary) >= 1 << 63:
+        pairs = pa.array(pairs).dictionary_encode().indices.to_numpy().astype(np.int64)
+    pairs *= len(moments.dictionary)
+    pairs += moments.indices.to_numpy()
+    pairs.sort()
+    return int((pairs[1:] == pairs[:-1]).sum())
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    """Distinct ids as text; NaN becomes "nan", which is then found missing."""
+    if pa.types.is_nested(values.type) or pa.types.is_boolean(values.type):
+        raise pa.ArrowInvalid(f"{values.type} holds no ids")
+    if pa.types.is_floating(values.type):
+        known = values.filter(pc.is_finite(values))
+        if len(known) == len(values) and pc.all(pc.equal(pc.floor(known), known)).as_py():
+            return values.cast(pa.int64()).cast(pa.string())
+        return values.cast(pa.float64()).cast(pa.string())
+    ids = pc.fill_null(values.cast(pa.string()), "")
+    whole = pc.match_substring_regex(ids, r"^-?\d+\.0$")
+    if pc.all(whole).as_py():
+        return pc.utf8_slice_codeunits(ids, 0, -2)
+    return ids

@@ -1,0 +1,92 @@
+"""Any table of events, CSV or Parquet, with a mapping from what it means to its column names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from seqrec_export.errors import SeqrecError
+from seqrec_export.interactions import Interactions
+from seqrec_export.readers.columns import column_names, load, require_columns
+from seqrec_export.readers.delimited import header_layout
+from seqrec_export.readers.files import fingerprint, is_parquet, require_file
+from seqrec_export.readers.indexing import as_ids, event_notes, factorise
+from seqrec_export.readers.times import seconds
+
+# What a column may be called where no mapping is given; case and underscores do not matter.
+RECOGNISED = {
+    "user": ("user", "userid"),
+    "item": ("item", "itemid"),
+    "time": ("time", "timestamp", "ts"),
+    "rating": ("rating",),
+    "event_type": ("eventtype",),
+}
+REQUIRED = ("user", "item", "time")
+
+
+def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
+    """Events of `path`; `columns` maps user, item, time, rating and event_type to column names.
+
+    Columns that are not mapped are recognised by name. Text may be separated by comma, tab,
+    semicolon or bar. Ids are text, whole numbers without ".0"; times may be seconds, milli- or
+    microseconds, or ISO. Raises SeqrecError.
+    """
+    mapping = dict(columns or {})
+    if unknown := sorted(set(mapping) - set(RECOGNISED)):
+        raise SeqrecError(
+            f"a column mapping has {', '.join(RECOGNISED)}; found {', '.join(unknown)}"
+        )
+    layout = None if is_parquet(require_file(path)) else header_layout(path)
+    found = _resolved(path, column_names(path, layout), mapping)
+    ids = [found[role] for role in ("user", "item", "event_type") if role in found]
+    data = load(path, layout, ids=ids, others=tuple(found.values()))
+    users, user_rows = factorise(data, found["user"])
+    items, item_rows = factorise(data, found["item"])
+    times, notes = seconds(data, found["time"])
+    ratings, types = None, None
+    type_ids: tuple[str, ...] = ()
+    if "rating" in found:
+        ratings = data.numbers(found["rating"]).astype(np.float32)
+    if "event_type" in found:
+        kinds, kind_rows = factorise(data, found["event_type"])
+        names, rank = np.unique(as_ids(kinds).astype(str), return_inverse=True)
+        types, type_ids = rank.astype(np.int32)[kind_rows], tuple(str(name) for name in names)
+    return Interactions(
+        user_ids=as_ids(users),
+        item_ids=as_ids(items),
+        users=user_rows,
+        items=item_rows,
+        times=times,
+        ratings=ratings,
+        event_types=types,
+        event_type_ids=type_ids,
+        source=f"table:{path}",
+        fingerprint=fingerprint(path),
+        notes=notes + event_notes(user_rows, item_rows, times),
+    )
+
+
+def _resolved(path: Path, names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """Role -> column name, for every role that is mapped or recognised."""
+    require_columns(path, names, tuple(mapping.values()))
+    found = dict(mapping)
+    for role, spellings in RECOGNISED.items():
+        if role in found:
+            continue
+        matches = [name for name in names if name.lower().replace("_", "") in spellings]
+        if len(matches) > 1:
+            raise SeqrecError(
+                f"{path} has several columns that may be the {role}: {', '.join(matches)}; "
+                f"map one, as {role}={matches[0]}"
+            )
+        if matches:
+            found[role] = matches[0]
+    if lacking := [role for role in REQUIRED if role not in found]:
+        hint = " (one column found: is the separator another?)" if len(names) == 1 else ""
+        raise SeqrecError(
+            f"{path} has no column recognised as {', '.join(lacking)}; its columns are "
+            f"{', '.join(names)}{hint}; map it, as {lacking[0]}=COLUMN"
+        )
+    return found

@@ -1,0 +1,70 @@
+"""The three graphs of a model that recommends from its catalogue."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from seqrec_export import graph, layers
+from seqrec_export.graph import Graph, Spec
+
+
+class _Retriever(Protocol):
+    popularity: Tensor  # (V,)
+
+    def encode(self, history: Tensor, *rest: Tensor) -> Tensor: ...
+    def score(self, user: Tensor, candidates: Tensor) -> Tensor: ...
+    def score_catalogue(self, user: Tensor) -> Tensor: ...
+
+
+def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) -> dict[str, Graph]:
+    """`<name>`, `<name>_encoder` and `<name>_scorer`; the first input is the history.
+
+    The fused graph removes what the history holds, all of it and not only the model's window, and
+    answers with popularity where it knows none of the history.
+    """
+
+    def recommend(net: _Retriever, history: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        known = layers.known_items(history)
+        scores = net.score_catalogue(net.encode(history, *rest))
+        scores = layers.cold_start(scores, known, net.popularity)
+        return (*layers.top_items(layers.mask_seen(scores, history), top_k), known)
+
+    def encode(net: _Retriever, history: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        return net.encode(history, *rest), layers.known_items(history)
+
+    user = graph.user_embedding(dim)
+    return {
+        name: Graph(
+            name=name,
+            meaning="the next items for a history, what it already holds left out",
+            function=recommend,
+            inputs=inputs,
+            outputs=(*graph.ranked_items(top_k), graph.KNOWN_ITEMS),
+        ),
+        f"{name}_encoder": Graph(
+            name=f"{name}_encoder",
+            meaning="a history as a vector",
+            function=encode,
+            inputs=inputs,
+            outputs=(user, graph.KNOWN_ITEMS),
+        ),
+        f"{name}_scorer": candidate_scorer(name, user),
+    }
+
+
+def candidate_scorer(name: str, user: Spec) -> Graph:
+    """`<name>_scorer`: scores of given candidates for a vector of `<name>_encoder`."""
+
+    def score(net: _Retriever, user: Tensor, candidates: Tensor) -> tuple[Tensor, ...]:
+        scores = net.score(layers.finite(user), candidates)
+        return (layers.mask_unknown(scores, candidates),)
+
+    return Graph(
+        name=f"{name}_scorer",
+        meaning=f"scores of given candidates for a vector of {name}_encoder",
+        function=score,
+        inputs=(user, graph.CANDIDATES),
+        outputs=(graph.SCORES,),
+    )

@@ -1,0 +1,207 @@
+"""A run folder: what one training left behind. safetensors, JSON and Parquet; no pickle.
+
+    config.json            model, settings, seed, data, versions, key
+    weights.safetensors    parameters and buffers
+    vocabulary/*.parquet   ids in index order
+    metrics.json           test, baselines, validation curve; written last
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from seqrec_export.errors import SeqrecError
+from seqrec_export.folders import read_json, remove, replace_folder, sha256_json, write_json
+from seqrec_export.graph import Metrics, Model
+from seqrec_export.histories import Dataset, prepare
+from seqrec_export.interactions import Interactions
+from seqrec_export.models import MODELS
+from seqrec_export.training import fit
+from seqrec_export.vocabulary import Vocabulary
+
+_LIBRARIES = ("torch", "lightning", "numpy", "onnx", "onnxscript", "onnx-ir")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished training."""
+
+    path: Path
+    model: Model
+    config: Any
+    seed: int
+    net: nn.Module
+    vocabularies: Mapping[str, Vocabulary]
+    source: str
+    fingerprint: str
+    metrics: Mapping[str, Any]
+
+
+def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
+    """Trainings of the same key give the same weights on the same machine and versions."""
+    return sha256_json(
+        {
+            "model": model.name,
+            "config": asdict(config),
+            "seed": seed,
+            "data": fingerprint,
+            "versions": library_versions(),
+        }
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides about weights and graphs, this package included."""
+    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {"seqrec-export": importlib.metadata.version("seqrec-export"), **versions}
+
+
+def require(model: Model, interactions: Interactions) -> None:
+    """Raise SeqrecError where the log lacks a column that the model is made of."""
+    for column in model.needs:
+        if getattr(interactions, column) is None:
+            from seqrec_export.readers import READERS
+
+            having = ", ".join(name for name, r in READERS.items() if _COLUMN[column] in r.provides)
+            raise SeqrecError(
+                f"{model.name} needs {column}, which {interactions.source} does not have; "
+                f"readers that can give it: {having}"
+            )
+
+
+_COLUMN = {
+    "ratings": "rating",
+    "event_types": "event_type",
+    "user_features": "user_features",
+    "item_features": "item_features",
+    "sessions": "sessions",
+}
+
+
+def train(
+    model: Model,
+    interactions: Interactions,
+    config: Any,
+    path: Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train, evaluate on the test part once, and write the run folder at `path`.
+
+    Training goes on in a folder beside; the run that was at `path` stays until the new one is
+    complete. Raises SeqrecError where `resume` finds a training of other settings or data.
+    """
+    require(model, interactions)
+    key = run_key(model, config, seed, interactions.fingerprint)
+    work = path.with_name(f".{path.name}.training")
+    description = {
+        "model": model.name,
+        "config": asdict(config),
+        "seed": seed,
+        "source": interactions.source,
+        "fingerprint": interactions.fingerprint,
+        "versions": library_versions(),
+        "key": key,
+    }
+    if resume and (work / "config.json").exists():
+        if read_json(work / "config.json")["key"] != key:
+            raise SeqrecError(
+                f"{work} was begun with other settings, data or versions; repeat them, or start "
+                "anew without --resume"
+            )
+    else:
+        remove(work)
+        write_json(work / "config.json", description)
+    dataset = prepare(interactions, model.split, seed)
+    torch.manual_seed(seed)
+    net = model.net(config, dataset.num_rows)
+    net.observe(dataset)  # type: ignore[operator]
+    history = fit(
+        model,
+        net,
+        dataset,
+        config,
+        work / "checkpoints",
+        seed=seed,
+        resume=resume,
+        progress=progress,
+    )
+    net.finish()  # type: ignore[operator]
+    metrics = {
+        "test": model.evaluate(net, dataset, config, "test"),
+        "baselines": model.baselines(dataset, config, "test"),
+        "notes": list(dataset.notes),
+        "data": {"source": interactions.source, "fingerprint": interactions.fingerprint},
+        "versions": library_versions(),
+        **history,
+    }
+    remove(work / "checkpoints")
+    save_file(_state(net), work / "weights.safetensors")
+    for name, vocabulary in dataset.vocabularies.items():
+        file = work / "vocabulary" / f"{name}.parquet"
+        file.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"id": pa.array(list(vocabulary.ids), pa.string())}), file)
+    write_json(work / "metrics.json", metrics)
+    replace_folder(work, path)
+    return load(path)
+
+
+def _state(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: t.detach().clone().contiguous() for name, t in net.state_dict().items()}
+
+
+def finished_key(path: Path) -> str | None:
+    """The key of the finished run at `path`, or None."""
+    if not (path / "metrics.json").exists():
+        return None
+    key: str = read_json(path / "config.json")["key"]
+    return key
+
+
+def load(path: Path) -> Run:
+    """Read a run folder. Raises SeqrecError where it is none, or not finished."""
+    if not (path / "metrics.json").exists():
+        raise SeqrecError(f"{path} holds no finished run; run `seqrec-export train` first")
+    description = read_json(path / "config.json")
+    if description["model"] not in MODELS:
+        raise SeqrecError(
+            f"{path} is a run of {description['model']}, which this version does not have; "
+            f"it has {', '.join(MODELS)}"
+        )
+    model = MODELS[description["model"]]
+    config = model.config(**description["config"])
+    vocabularies = {
+        file.stem: Vocabulary(pq.read_table(file)["id"].to_pylist())
+        for file in sorted((path / "vocabulary").glob("*.parquet"))
+    }
+    rows = {name: vocabulary.num_rows for name, vocabulary in vocabularies.items()}
+    net = model.net(config, rows)
+    net.load_state_dict(load_file(path / "weights.safetensors"))
+    return Run(
+        path=path,
+        model=model,
+        config=config,
+        seed=description["seed"],
+        net=net.eval(),
+        vocabularies=vocabularies,
+        source=description["source"],
+        fingerprint=description["fingerprint"],
+        metrics=read_json(path / "metrics.json"),
+    )
+
+
+def headline(metrics: Mapping[str, Any]) -> Metrics:
+    """The figures of a run's metrics that go into a one-line summary."""
+    return {name: value for name, value in metrics["test"].items() if name != "targets"}

@@ -1,0 +1,170 @@
+"""The one training loop: Lightning's Trainer, the same for every model."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from seqrec_export.checkpoints import PlainCheckpoints
+from seqrec_export.graph import Batch, Metrics, Model
+from seqrec_export.histories import Dataset
+
+LAST = "last"  # the checkpoint that `--resume` goes on from
+BEST = "best"
+
+
+class _Epoch(IterableDataset[Batch]):
+    """Batches that depend on the seed and the epoch only, so that a resumed run sees the same."""
+
+    def __init__(self, model: Model, dataset: Dataset, config: Any, seed: int) -> None:
+        self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
+        self.epoch = 0
+        self.length = model.num_batches(dataset, config)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        return self.model.batches(self.dataset, self.config, rng)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class _Fit(lightning.LightningModule):
+    def __init__(self, model: Model, net: Any, dataset: Dataset, config: Any, seed: int) -> None:
+        super().__init__()
+        self.model, self.net, self.dataset, self.config = model, net, dataset, config
+        self.epoch_data = _Epoch(model, dataset, config, seed)
+        self.seed = seed
+        self.curve: list[Metrics] = []
+        self._losses: list[Tensor] = []
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.epoch_data, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader([0], batch_size=None)  # one step: the whole part is evaluated at once
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch_data.epoch = self.current_epoch
+        # A resumed run has to draw the same dropout masks as one that was never stopped.
+        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        loss: Tensor = self.net.loss(batch)
+        self._losses.append(loss.detach())
+        self.log("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        metrics = self.model.evaluate(self.net, self.dataset, self.config, "validation")
+        if self._losses:
+            metrics["loss"] = float(torch.stack(self._losses).mean())
+            self._losses = []
+        self.curve.append({"epoch": float(self.current_epoch), **metrics})
+        self.log(
+            self.model.monitor, metrics[self.model.monitor], prog_bar=True, batch_size=1
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["curve"] = self.curve
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.curve = checkpoint["curve"]
+
+    def configure_optimizers(self) -> Any:
+        betas = (0.9, getattr(self.config, "beta2", 0.999))
+        optimizer = torch.optim.Adam(
+            self.net.parameters(),
+            lr=self.config.learning_rate,
+            betas=betas,
+            weight_decay=self.config.weight_decay,
+        )
+        decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.config.lr_decay)
+        return {"optimizer": optimizer, "lr_scheduler": decay}
+
+
+def fit(
+    model: Model,
+    net: torch.nn.Module,
+    dataset: Dataset,
+    config: Any,
+    checkpoints: Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train `net` in place; it ends with the weights of the best validation epoch.
+
+    Returns the curve (metrics per epoch) and why training ended. With `resume`, goes on from the
+    last finished epoch under `checkpoints` and ends as if it had never stopped.
+    """
+    _quieten()
+    lightning.seed_everything(seed, verbose=False)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    module = _Fit(model, net, dataset, config, seed)
+    watched = {"monitor": model.monitor, "mode": model.mode}
+    stopping = EarlyStopping(patience=config.patience, **watched)
+    best = ModelCheckpoint(
+        checkpoints, BEST, save_top_k=1, enable_version_counter=False, **watched
+    )
+    last = ModelCheckpoint(checkpoints, LAST, save_top_k=1, enable_version_counter=False)
+    for checkpoint in (best, last):
+        checkpoint.FILE_EXTENSION = ""
+    callbacks: list[Callback] = [stopping, best, last]
+    if progress:
+        callbacks.append(RichProgressBar(leave=False))
+    cuda = torch.cuda.is_available()
+    trainer = lightning.Trainer(
+        accelerator="gpu" if cuda else "cpu",
+        devices=1,
+        precision="bf16-mixed" if cuda else "32-true",
+        max_epochs=config.epochs,
+        gradient_clip_val=config.gradient_clip or None,
+        callbacks=callbacks,
+        plugins=[PlainCheckpoints()],
+        logger=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        deterministic="warn",
+        default_root_dir=checkpoints,
+    )
+    started = time.perf_counter()
+    path = checkpoints / LAST
+    trainer.fit(module, ckpt_path=str(path) if resume and path.exists() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    state = PlainCheckpoints().load_checkpoint(checkpoints / BEST)["state_dict"]
+    net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in state.items()})
+    net.to("cpu").eval()
+    stopped = stopping.stopped_epoch > 0
+    return {
+        "curve": module.curve,
+        "ended": f"no gain in {model.monitor} for {config.patience} epochs"
+        if stopped
+        else f"all {config.epochs} epochs done",
+        "seconds": round(time.perf_counter() - started, 2),
+        "config": asdict(config),
+    }
+
+
+def _quieten() -> None:
+    """Lightning greets, advises and counts workers; our batches come ready from this process."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*num_workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

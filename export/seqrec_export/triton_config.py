@@ -1,0 +1,82 @@
+"""Graph -> config.pbtxt and contract.json: what Triton and the callers are told.
+
+Built as protobuf messages (tritonclient's model_config_pb2), never as text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from seqrec_export.graph import Axis, Graph, Spec
+
+MAX_BATCH_SIZE = 64
+_TRITON_DTYPES = {"string": "BYTES", "float32": "FP32", "int32": "INT32"}
+_CONFIG_DTYPES = {
+    "string": model_config_pb2.TYPE_STRING,
+    "float32": model_config_pb2.TYPE_FP32,
+    "int32": model_config_pb2.TYPE_INT32,
+}
+_UNKNOWN_VALUES: dict[str, Any] = {"string": "", "float32": "NaN", "int32": 0}
+
+
+def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
+    """The ModelConfig of one graph; dims leave out the batch axis, as Triton has it."""
+    config = model_config_pb2.ModelConfig(
+        name=graph.name, backend="onnxruntime", max_batch_size=max_batch_size
+    )
+    for spec in graph.inputs:
+        config.input.add(
+            name=spec.name, data_type=_CONFIG_DTYPES[spec.dtype], dims=_dims(spec.shape)
+        )
+    for spec in graph.outputs:
+        config.output.add(
+            name=spec.name, data_type=_CONFIG_DTYPES[spec.dtype], dims=_dims(spec.shape)
+        )
+    config.dynamic_batching.SetInParent()
+    config.version_policy.latest.num_versions = 1
+    config.instance_group.add(count=1)  # no kind: a GPU where there is one
+    # One thread an instance: more of them serve concurrent requests slower, not faster.
+    for name in ("intra_op_thread_count", "inter_op_thread_count"):
+        config.parameters[name].string_value = "1"
+    return config
+
+
+def config_text(config: Any) -> str:
+    """ModelConfig -> the text of config.pbtxt."""
+    return str(text_format.MessageToString(config))
+
+
+def parse_config(text: str) -> Any:
+    """The text of config.pbtxt -> ModelConfig."""
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def contract(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> dict[str, Any]:
+    """contract.json: the same for people and for generators of clients."""
+    return {
+        "model": graph.name,
+        "meaning": graph.meaning,
+        "max_batch_size": max_batch_size,
+        "inputs": [_tensor(spec) | _unknown(spec) for spec in graph.inputs],
+        "outputs": [_tensor(spec) for spec in graph.outputs],
+    }
+
+
+def _dims(shape: tuple[Axis, ...]) -> list[int]:
+    return [-1 if isinstance(axis, str) else axis for axis in shape[1:]]
+
+
+def _tensor(spec: Spec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "datatype": _TRITON_DTYPES[spec.dtype],
+        "shape": list(spec.shape),
+        "meaning": spec.meaning,
+    }
+
+
+def _unknown(spec: Spec) -> dict[str, Any]:
+    return {"unknown": _UNKNOWN_VALUES[spec.dtype]}
