@@ -21,8 +21,8 @@ _SCORES_AT_ONCE = 16_000_000  # floats in memory at a time
 
 def rank_targets(
     score: ScoreCatalogue, dataset: Dataset, positions: Indices, *, remove_seen: bool
-) -> NDArray[np.float64]:
-    """(P,) target positions -> (P,) ranks from 1 in the whole catalogue.
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(P,) target positions -> (P,) ranks from 1, (P,) among how many items of the catalogue.
 
     Ties share the mean of their ranks. A target that training never saw has the rank infinity: it
     cannot be recommended, and leaving it out would flatter the model. With `remove_seen`, items of
@@ -31,6 +31,7 @@ def rank_targets(
     histories = dataset.histories
     batch_size = max(1, min(1024, _SCORES_AT_ONCE // dataset.items.num_rows))
     ranks = np.full(len(positions), np.inf)
+    competitors = np.zeros(len(positions), np.int64)
     done = 0
     with torch.inference_mode():
         for batch in in_order(positions, batch_size):
@@ -47,8 +48,9 @@ def rank_targets(
             rank = (1 + better + tied / 2).double().cpu().numpy()
             known = histories.items[batch] >= NUM_RESERVED
             ranks[done : done + len(batch)] = np.where(known, rank, np.inf)
+            competitors[done : done + len(batch)] = (scores > -torch.inf).sum(1).cpu().numpy()
             done += len(batch)
-    return ranks
+    return ranks, competitors
 
 
 def _earlier_items(dataset: Dataset, positions: Indices) -> tuple[Tensor, Tensor]:
@@ -68,13 +70,14 @@ def retrieval_metrics(
     ks: Iterable[int] = (10, 20),
     remove_seen: bool = True,
 ) -> Metrics:
-    """HR@K, NDCG@K and MRR of the target events over the whole catalogue."""
-    ranks = rank_targets(score, dataset, positions, remove_seen=remove_seen)
+    """HR@K, NDCG@K, MRR and AUC of the target events over the whole catalogue."""
+    ranks, competitors = rank_targets(score, dataset, positions, remove_seen=remove_seen)
     result: Metrics = {"targets": float(len(ranks))}
     for k in ks:
         result[f"hr@{k}"] = metrics.hit_rate_at_k(ranks, k)
         result[f"ndcg@{k}"] = metrics.ndcg_at_k(ranks, k)
     result["mrr"] = metrics.mean_reciprocal_rank(ranks)
+    result["auc"] = metrics.auc(ranks, competitors)
     return result
 
 
@@ -94,3 +97,46 @@ def popularity_metrics(
     """The same figures for "the most popular items of the training part"."""
     score = constant_scores(dataset.item_counts)
     return retrieval_metrics(score, dataset, positions, ks=ks, remove_seen=remove_seen)
+
+
+def basket_metrics(
+    score: ScoreCatalogue, dataset: Dataset, positions: Indices, ks: tuple[int, int] = (12, 100)
+) -> Metrics:
+    """Recall@K and HR@K of everything that each user bought in a period, and MAP@12.
+
+    One ranking a user, made for the time of their first purchase in the period; nothing is removed
+    as seen. MAP@12 is that of the H&M competition: precision at each hit among the first 12, summed
+    and divided by min(12, number of relevant items). `new_users_` figures are of users that
+    training never saw.
+    """
+    histories = dataset.histories
+    users, first = np.unique(histories.users[positions], return_index=True)
+    rows = dataset.items.num_rows
+    row_of_user = np.searchsorted(users, histories.users[positions])
+    relevant = np.unique(row_of_user.astype(np.int64) * rows + histories.items[positions])
+    num_relevant = np.bincount(relevant // rows, minlength=len(users))
+    deepest = min(max(ks), rows - NUM_RESERVED)
+    hits = np.zeros((len(users), deepest), bool)
+    batch_size = max(1, min(1024, _SCORES_AT_ONCE // rows))
+    with torch.inference_mode():
+        for start in range(0, len(users), batch_size):
+            batch = positions[first[start : start + batch_size]]
+            scores = score(batch).float()
+            scores[:, :NUM_RESERVED] = -torch.inf
+            best = scores.topk(deepest, dim=1).indices.numpy()
+            keys = np.arange(start, start + len(batch))[:, None] * rows + best
+            place = np.minimum(np.searchsorted(relevant, keys), len(relevant) - 1)
+            hits[start : start + len(batch)] = relevant[place] == keys
+    precision = hits.cumsum(1) / np.arange(1, deepest + 1)
+    average = (precision * hits)[:, :12].sum(1) / np.minimum(num_relevant, 12)
+    known = dataset.user_index[users] >= NUM_RESERVED
+    result: Metrics = {"targets": float(len(users)), "new_users": float((~known).sum())}
+    for prefix, chosen in (("", np.ones(len(users), bool)), ("new_users_", ~known)):
+        if not chosen.any():
+            continue
+        for k in ks:
+            found = hits[chosen, :k].sum(1)
+            result[f"{prefix}recall@{k}"] = float((found / num_relevant[chosen]).mean())
+            result[f"{prefix}hr@{k}"] = float((found > 0).mean())
+        result[f"{prefix}map@12"] = float(average[chosen].mean())
+    return result

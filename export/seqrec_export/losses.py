@@ -49,3 +49,20 @@ def listwise_softmax(scores: Tensor, labels: Tensor, real: Tensor) -> Tensor:
     target = torch.where(real, labels, 0.0)
     target = target / target.sum(dim=1, keepdim=True)
     return -(target * torch.where(real, log_probability, 0.0)).sum(dim=1).mean()
+
+
+def sampled_softmax(
+    users: Tensor, item_weight: Tensor, item_bias: Tensor, targets: Tensor, negatives: Tensor
+) -> Tensor:
+    """(N, D), (V, D), (V,), (N,) targets, (M,) uniform negatives of all rows -> scalar.
+
+    The negatives stand for the whole catalogue, so their logits are raised by log(V / M) (Bengio
+    and Senecal 2008); one that is the row's target is left out.
+    """
+    catalogue = len(item_weight) - NUM_RESERVED
+    own = (users * item_weight[targets]).sum(dim=1, keepdim=True) + item_bias[targets][:, None]
+    others = F.linear(users, item_weight[negatives], item_bias[negatives])
+    others = others + torch.log(torch.tensor(catalogue / len(negatives)))
+    others = others.masked_fill(negatives[None] == targets[:, None], float("-inf"))
+    first = torch.zeros(len(users), dtype=torch.int64, device=users.device)
+    return F.cross_entropy(torch.cat([own, others], dim=1), first)

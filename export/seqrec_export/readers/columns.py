@@ -53,14 +53,10 @@ class Columns:
     def texts(self, name: str) -> NDArray[np.object_]:
         """A column as str objects, None where missing or empty."""
         column = self.table.column(name)
-        if not pa.types.is_dictionary(column.type):
-            column = column.dictionary_encode()
-        column = column.unify_dictionaries()
-        distinct = column.chunk(0).dictionary.cast(pa.string()).to_pylist()
+        found, rows = dictionary(column)
+        distinct = found.cast(pa.string()).to_pylist()
+        # The last stands for a missing value, which dictionary() gives the row -1.
         values: NDArray[np.object_] = np.array([*(text or None for text in distinct), None], object)
-        missing = len(values) - 1
-        codes = [chunk.indices.fill_null(missing).to_numpy() for chunk in column.chunks]
-        rows: NDArray[np.int32] = np.concatenate(codes)
         return values[rows]
 
     def complete(self, name: str) -> pa.ChunkedArray:
@@ -138,6 +134,17 @@ def as_float(column: pa.ChunkedArray) -> NDArray[np.float64]:
         column = pc.utf8_trim_whitespace(column)
     values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
     return values
+
+
+def dictionary(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
+    """(values, (N,) rows of them, -1 where null)."""
+    if pa.types.is_dictionary(column.type):
+        column = column.unify_dictionaries()
+    else:
+        # All chunks of the result share one dictionary; unifying would hash it once per chunk.
+        column = column.dictionary_encode()
+    rows = [chunk.indices.fill_null(-1).to_numpy() for chunk in column.chunks]
+    return column.chunk(0).dictionary, np.concatenate(rows).astype(np.int32, copy=False)
 
 
 def is_text(kind: pa.DataType) -> bool:

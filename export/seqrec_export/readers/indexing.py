@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.readers.columns import Columns
+from seqrec_export.readers.columns import Columns, dictionary
 
 # What other programs write where an id is missing; compared in lower case.
 MISSING = ("", "nan", "null", "none", "<na>", "nat")
@@ -47,14 +47,12 @@ def factorise(columns: Columns, name: str) -> tuple[pa.Array, NDArray[np.int32]]
 
 def encode(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
     """(distinct values, (N,) rows of them), in order of first appearance; no nulls."""
+    distinct, codes = dictionary(column)
     if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    column = column.unify_dictionaries()
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
+        return distinct, codes
     # A stored dictionary may be in any order, and may hold values that no row has.
     appearance = pa.array(codes).dictionary_encode()
-    values = column.chunk(0).dictionary.take(appearance.dictionary)
-    return values, appearance.indices.to_numpy()
+    return distinct.take(appearance.dictionary), appearance.indices.to_numpy()
 
 
 def merge(ids: pa.Array, codes: NDArray[np.int32]) -> tuple[pa.Array, NDArray[np.int32]]:

@@ -27,6 +27,7 @@ WANTED = (CANDIDATES, LABELS, QUERIES, ITEMS, TYPES, INTERVALS)
 # The log says how long before its request an event happened, never when. Requests are therefore
 # all put at 2023-01-01 UTC, the year of publication; only differences within a user mean anything.
 REQUEST_TIME = 1_672_531_200
+LARGEST = 10_000_000_000  # seconds, three centuries: more is no interval, and may overflow
 
 
 def read(path: Path) -> Interactions:
@@ -105,15 +106,15 @@ class _Rows:
         return lists.flatten(), pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
 
     def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """As lists, of finite numbers that are not negative."""
+        """As lists, of numbers from 0 to LARGEST."""
         values, counts = self.lists(name)
         try:
             numbers: NDArray[np.float64] = pc.cast(values, pa.float64()).to_numpy()
         except pa.ArrowInvalid:
             numbers = np.array([_number(value) for value in values.to_pylist()], np.float64)
-        self.check(
-            ~(np.isfinite(numbers) & (numbers >= 0)), counts, values, name, "a number from 0"
-        )
+        # Written so that NaN, which compares false, is bad.
+        bad = ~((numbers >= 0) & (numbers <= LARGEST))
+        self.check(bad, counts, values, name, f"a number from 0 to {LARGEST:,}")
         return numbers, counts
 
     def ids(self, name: str) -> tuple[pa.Array, NDArray[np.int64]]:

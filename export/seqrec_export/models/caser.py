@@ -1,0 +1,181 @@
+"""Caser: convolutions over the last L items (Tang and Wang 2018, arXiv 1809.07426).
+
+Trained with BPR on one sampled negative a step instead of the paper's binary cross-entropy, as the
+product's source does. A history shorter than L is padded in front; padding has a row of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from seqrec_export import graph, layers, losses
+from seqrec_export.batches import (
+    Indices,
+    Negatives,
+    gather_items,
+    num_batches,
+    shuffled,
+    windows,
+)
+from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
+from seqrec_export.graph import Batch, Graph, Metrics, Model
+from seqrec_export.histories import Dataset, Part
+from seqrec_export.retrieval import retrieval_graphs
+from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+
+_KS = (10, 20, 50)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaserConfig:
+    """Settings of `caser`."""
+
+    dim: int = field(default=10, metadata={"help": "size k of the item and user embeddings"})
+    max_length: int = field(default=5, metadata={"help": "window L", "unit": "events"})
+    num_vertical: int = field(default=4, metadata={"help": "vertical filters d', L x 1 each"})
+    num_horizontal: int = field(default=16, metadata={"help": "filters d of each height 1..L"})
+    dropout: float = field(default=0.05, metadata={"help": "dropout probability"})
+    unknown_rate: float = field(
+        default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
+    )
+    num_negatives: int = field(default=4, metadata={"help": "sampled items a target"})
+    learning_rate: float = field(default=0.01, metadata={"help": "Adam's step size"})
+    lr_decay: float = field(default=0.95, metadata={"help": "learning rate factor an epoch"})
+    weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
+    gradient_clip: float = field(default=0.0, metadata={"help": "largest gradient norm; 0: off"})
+    batch_size: int = field(default=4096, metadata={"help": "targets a step"})
+    epochs: int = field(default=30, metadata={"help": "most passes over the data"})
+    patience: int = field(
+        default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}
+    )
+
+
+class Caser(nn.Module):
+    """Item image of L x k, horizontal and vertical convolutions, user vector beside."""
+
+    def __init__(self, config: CaserConfig, rows: Mapping[str, int]) -> None:
+        super().__init__()
+        self.config = config
+        dim, length = config.dim, config.max_length
+        self.items = nn.Embedding(rows["items"], dim, padding_idx=PAD)
+        self.users = nn.Embedding(rows["users"], dim)
+        self.out_vectors = nn.Embedding(rows["items"], 2 * dim)
+        self.out_bias = nn.Parameter(torch.zeros(rows["items"]))
+        for embedding in (self.items, self.users, self.out_vectors):
+            nn.init.normal_(embedding.weight, std=1.0 / embedding.embedding_dim)
+        nn.init.zeros_(self.items.weight[PAD : PAD + 1])
+        self.vertical = nn.Linear(length, config.num_vertical)
+        self.horizontal = nn.ModuleList(
+            nn.Conv1d(dim, config.num_horizontal, height) for height in range(1, length + 1)
+        )
+        width = config.num_vertical * dim + config.num_horizontal * length
+        self.dropout = nn.Dropout(config.dropout)
+        self.project = nn.Linear(width, dim)
+        self.cold = nn.Parameter(torch.zeros(2 * dim))  # the state before any event
+        self.register_buffer("popularity", torch.zeros(rows["items"]))
+
+    def observe(self, dataset: Dataset) -> None:
+        """Take over the popularity order, which answers requests without a known item."""
+        self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
+
+    def finish(self) -> None:
+        """An unknown user is the mean of the users that were trained on."""
+        with torch.no_grad():
+            if len(self.users.weight) > NUM_RESERVED:
+                mean = self.users.weight[NUM_RESERVED:].mean(dim=0)
+                self.users.weight[:NUM_RESERVED] = mean
+
+    def encode(self, history: Tensor, user: Tensor) -> Tensor:
+        """(B, L) item indices, (B, 1) user index -> (B, 2 D) `[z, p_u]`."""
+        (last,) = layers.compact(history, window=self.config.max_length, fixed_width=True)
+        image = self.items(last).transpose(1, 2)  # (B, D, L)
+        columns = self.vertical(image).flatten(1)
+        heights = [F.relu(convolve(image)).amax(dim=2) for convolve in self.horizontal]
+        features = self.dropout(torch.cat([columns, *heights], dim=1))
+        state = torch.cat([F.relu(self.project(features)), self.users(user[:, 0])], dim=1)
+        return torch.where(layers.known_items(history) > 0, state, self.cold)
+
+    def score(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """(B, 2 D), (B, C) item indices -> (B, C) logits."""
+        vectors = self.out_vectors(candidates)
+        return (vectors @ user[:, :, None])[:, :, 0] + self.out_bias[candidates]
+
+    def score_catalogue(self, user: Tensor) -> Tensor:
+        """(B, 2 D) -> (B, V) logits."""
+        return user @ self.out_vectors.weight.T + self.out_bias
+
+    def loss(self, batch: Batch) -> Tensor:
+        """BPR of each target against its negatives."""
+        history = batch["history"]
+        noise = torch.rand(history.shape, device=history.device) < self.config.unknown_rate
+        history = torch.where(noise & (history != PAD), UNKNOWN, history)
+        user = self.encode(history, batch["user"])
+        scores = self.score(user, batch["candidates"])  # the target first
+        return losses.bpr(scores[:, :1], scores[:, 1:])
+
+
+def graphs(config: CaserConfig, top_k: int) -> dict[str, Graph]:
+    """What Triton serves."""
+    return retrieval_graphs("caser", (graph.HISTORY, graph.USER_ID), 2 * config.dim, top_k)
+
+
+def _inputs(dataset: Dataset, config: CaserConfig, targets: Indices) -> Batch:
+    histories = dataset.histories
+    positions, real = windows(histories.starts(targets), targets, config.max_length)
+    return {
+        "history": torch.from_numpy(gather_items(histories, positions, real)),
+        "user": torch.from_numpy(dataset.user_index[histories.users[targets]][:, None]),
+    }
+
+
+def _batches(dataset: Dataset, config: CaserConfig, rng: np.random.Generator) -> Iterator[Batch]:
+    negatives = Negatives(dataset)
+    for targets in shuffled(dataset.train, config.batch_size, rng):
+        users = dataset.histories.users[targets]
+        drawn = [negatives.draw(users, rng) for _ in range(config.num_negatives)]
+        candidates = np.stack([dataset.histories.items[targets], *drawn], axis=1)
+        yield _inputs(dataset, config, targets) | {"candidates": torch.from_numpy(candidates)}
+
+
+def _num_batches(dataset: Dataset, config: CaserConfig) -> int:
+    return num_batches(len(dataset.train), config.batch_size)
+
+
+def evaluate(net: nn.Module, dataset: Dataset, config: CaserConfig, part: Part) -> Metrics:
+    """HR@K, NDCG@K and AUC of the held-out events, items already seen left out."""
+    assert isinstance(net, Caser)
+
+    def score(targets: Indices) -> Tensor:
+        inputs = _inputs(dataset, config, targets)
+        device = net.out_bias.device
+        user = net.encode(inputs["history"].to(device), inputs["user"].to(device))
+        return net.score_catalogue(user).cpu()
+
+    return retrieval_metrics(score, dataset, dataset.positions(part), ks=_KS)
+
+
+def baselines(dataset: Dataset, config: CaserConfig, part: Part) -> dict[str, Metrics]:
+    """Popularity under the same protocol."""
+    return {"popularity": popularity_metrics(dataset, dataset.positions(part), ks=_KS)}
+
+
+MODEL = Model(
+    name="caser",
+    summary="convolutions over the last items and a user vector (Caser)",
+    config=CaserConfig,
+    net=Caser,
+    graphs=graphs,
+    needs=(),
+    split="leave_one_out",
+    batches=_batches,
+    num_batches=_num_batches,
+    evaluate=evaluate,
+    baselines=baselines,
+    monitor="ndcg@10",
+)

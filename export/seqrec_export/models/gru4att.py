@@ -1,0 +1,319 @@
+"""gru4att: a GRU over items, event types and time gaps, pooled by attention.
+
+A dynamic user embedding: the vector depends on when it is asked for, through the gap of every event
+to the request. Trained to rank what a session's user clicked or bought over the rest of what was
+shown, and to predict the next event; its source never trained it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seqrec_export import graph, layers, losses, metrics
+from seqrec_export.batches import (
+    Indices,
+    gather_gap_days,
+    gather_items,
+    in_order,
+    num_batches,
+    shuffled,
+    windows,
+)
+from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
+from seqrec_export.graph import Batch, Graph, Metrics, Model
+from seqrec_export.histories import Dataset, Part, SessionSet
+from seqrec_export.retrieval import retrieval_graphs
+from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+
+_Rank = Callable[[Indices], NDArray[np.float32]]
+GAP_EDGES = (1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0, 365.0, 1000.0)  # days
+_GAP_ROWS = NUM_RESERVED + len(GAP_EDGES) + 1  # padding, unknown, below 1 day, ..., from 1000 on
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRU4AttConfig:
+    """Settings of `gru4att`."""
+
+    dim: int = field(default=64, metadata={"help": "size of embeddings and of the GRU"})
+    max_length: int = field(default=100, metadata={"help": "window", "unit": "events"})
+    dropout: float = field(default=0.1, metadata={"help": "dropout probability"})
+    unknown_rate: float = field(
+        default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
+    )
+    num_negatives: int = field(
+        default=0, metadata={"help": "sampled items a step for the next event; 0: whole catalogue"}
+    )
+    targets_per_epoch: int = field(
+        default=100_000, metadata={"help": "next events drawn an epoch", "unit": "events"}
+    )
+    learning_rate: float = field(default=2e-3, metadata={"help": "Adam's step size"})
+    lr_decay: float = field(default=0.95, metadata={"help": "learning rate factor an epoch"})
+    weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
+    gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
+    batch_size: int = field(default=256, metadata={"help": "targets or sessions a step"})
+    epochs: int = field(default=10, metadata={"help": "most passes over the data"})
+    patience: int = field(
+        default=3, metadata={"help": "stop after so many without gain", "unit": "epochs"}
+    )
+
+
+class GRU4Att(nn.Module):
+    """Sum of three embeddings a step, GRU, attention over the real steps, weighted sum."""
+
+    def __init__(self, config: GRU4AttConfig, rows: Mapping[str, int]) -> None:
+        super().__init__()
+        self.config = config
+        self.items = nn.Embedding(rows["items"], config.dim, padding_idx=PAD)
+        self.event_types = nn.Embedding(rows["event_types"], config.dim, padding_idx=PAD)
+        self.gaps = nn.Embedding(_GAP_ROWS, config.dim, padding_idx=PAD)
+        for embedding in (self.items, self.event_types, self.gaps):
+            nn.init.normal_(embedding.weight[UNKNOWN:], std=config.dim**-0.5)
+        self.bias = nn.Parameter(torch.zeros(rows["items"]))
+        self.gru = layers.GRU(config.dim, config.dim)
+        self.attention = nn.Linear(config.dim, 1)
+        self.out = nn.Linear(config.dim, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.cold = nn.Parameter(torch.zeros(config.dim))  # the state before any event
+        self.register_buffer("gap_edges", torch.tensor(GAP_EDGES))
+        self.register_buffer("popularity", torch.zeros(rows["items"]))
+
+    def observe(self, dataset: Dataset) -> None:
+        """Take over the popularity order, which answers requests without a known item."""
+        self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
+
+    def finish(self) -> None:
+        """Nothing to derive."""
+
+    def gap_bucket(self, gap_days: Tensor, real: Tensor) -> Tensor:
+        """(B, L) days, (B, L) -> (B, L) rows of the gap embedding.
+
+        A missing gap is unknown; a negative one (clocks differ) is less than a day.
+        """
+        bucket = NUM_RESERVED + (gap_days[..., None] >= self.gap_edges).sum(dim=2)
+        bucket = torch.where(torch.isnan(gap_days), UNKNOWN, bucket)
+        return torch.where(real, bucket, PAD)
+
+    def encode(self, history: Tensor, event_types: Tensor, gap_days: Tensor) -> Tensor:
+        """(B, L) item indices, (B, M) event types, (B, N) days -> (B, D) user embedding."""
+        items, types, gaps = layers.compact(
+            history,
+            layers.align(event_types, history, missing=UNKNOWN),
+            layers.align(gap_days, history, missing=float("nan")),
+            window=self.config.max_length,
+            oldest_first_column=True,
+        )
+        real = items != PAD
+        types = torch.where(real & (types == PAD), UNKNOWN, types)
+        x = self.items(items) + self.event_types(types) + self.gaps(self.gap_bucket(gaps, real))
+        states, _ = self.gru(self.dropout(x), real.sum(dim=1).clamp(min=1))
+        # The first column always counts, so a row of pure padding stays finite.
+        first = torch.arange(items.shape[1], device=items.device)[None] == 0
+        logits = self.attention(states)[..., 0].masked_fill(~(real | first), float("-inf"))
+        pooled = (logits.softmax(dim=1)[:, None] @ states)[:, 0]
+        pooled = self.out(self.dropout(pooled))
+        return torch.where(layers.known_items(history) > 0, pooled, self.cold)
+
+    def score(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """(B, D), (B, C) item indices -> (B, C) logits."""
+        return (self.items(candidates) @ user[:, :, None])[:, :, 0] + self.bias[candidates]
+
+    def score_catalogue(self, user: Tensor) -> Tensor:
+        """(B, D) -> (B, V) logits."""
+        return user @ self.items.weight.T + self.bias
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Listwise softmax over a session's candidates, or softmax over the catalogue."""
+        history = batch["history"]
+        noise = torch.rand(history.shape, device=history.device) < self.config.unknown_rate
+        history = torch.where(noise & (history != PAD), UNKNOWN, history)
+        user = self.encode(history, batch["event_types"], batch["gap_days"])
+        if "candidates" in batch:
+            candidates = batch["candidates"]
+            scores = self.score(user, candidates)
+            return losses.listwise_softmax(scores, batch["labels"], candidates != PAD)
+        if "negatives" in batch:
+            return losses.sampled_softmax(
+                user, self.items.weight, self.bias, batch["target"], batch["negatives"]
+            )
+        return losses.full_softmax(user, self.items.weight, self.bias, batch["target"])
+
+
+def graphs(config: GRU4AttConfig, top_k: int) -> dict[str, Graph]:
+    """What Triton serves."""
+    inputs = (graph.HISTORY, graph.EVENT_TYPES, graph.GAP_DAYS)
+    return retrieval_graphs("gru4att", inputs, config.dim, top_k)
+
+
+def _inputs(
+    dataset: Dataset,
+    config: GRU4AttConfig,
+    starts: Indices,
+    ends: Indices,
+    times: NDArray[np.int64],
+) -> Batch:
+    histories = dataset.histories
+    positions, real = windows(starts, ends, config.max_length)
+    types = np.where(real, UNKNOWN, PAD)
+    if histories.event_types is not None:
+        types = np.where(real, histories.event_types[np.where(real, positions, 0)], PAD)
+    return {
+        "history": torch.from_numpy(gather_items(histories, positions, real)),
+        "event_types": torch.from_numpy(types),
+        "gap_days": torch.from_numpy(gather_gap_days(histories, positions, real, times)),
+    }
+
+
+def _event_inputs(dataset: Dataset, config: GRU4AttConfig, targets: Indices) -> Batch:
+    histories = dataset.histories
+    return _inputs(dataset, config, histories.starts(targets), targets, histories.times[targets])
+
+
+def _session_batch(dataset: Dataset, config: GRU4AttConfig, rows: Indices) -> Batch:
+    sessions = dataset.sessions
+    assert sessions is not None
+    inputs = _inputs(
+        dataset, config, sessions.starts[rows], sessions.ends[rows], sessions.times[rows]
+    )
+    candidates, labels = _candidates(sessions, rows)
+    return inputs | {
+        "candidates": torch.from_numpy(candidates),
+        "labels": torch.from_numpy(np.nan_to_num(labels)),
+    }
+
+
+def _candidates(sessions: SessionSet, rows: Indices) -> tuple[Indices, NDArray[np.float32]]:
+    """(S,) rows -> (S, C) item indices (PAD: none), (S, C) labels (NaN: none)."""
+    starts, ends = sessions.offsets[rows], sessions.offsets[rows + 1]
+    width = int(max(1, (ends - starts).max(initial=1)))
+    positions = starts[:, None] + np.arange(width)
+    real = positions < ends[:, None]
+    positions = np.where(real, positions, 0)
+    candidates = np.where(real, sessions.candidates[positions], PAD)
+    return candidates, np.where(real, sessions.labels[positions], np.nan).astype(np.float32)
+
+
+def _rankable(sessions: SessionSet, rows: Indices) -> Indices:
+    """The rows that have a positive and something to rank it over."""
+    positives = np.concatenate([[0], np.cumsum(sessions.labels > 0)])
+    count = positives[sessions.offsets[rows + 1]] - positives[sessions.offsets[rows]]
+    total = sessions.offsets[rows + 1] - sessions.offsets[rows]
+    return rows[(count > 0) & (count < total)]
+
+
+def _drawn_targets(dataset: Dataset, config: GRU4AttConfig) -> int:
+    return min(config.targets_per_epoch, len(dataset.train))
+
+
+def _batches(
+    dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator
+) -> Iterator[Batch]:
+    drawn = rng.choice(dataset.train, _drawn_targets(dataset, config), replace=False)
+    events = shuffled(drawn, config.batch_size, rng)
+    kinds = ["event"] * num_batches(len(drawn), config.batch_size)
+    if dataset.sessions is not None:
+        rows = _rankable(dataset.sessions, dataset.sessions.train)
+        sessions = shuffled(rows, config.batch_size, rng)
+        kinds += ["session"] * num_batches(len(rows), config.batch_size)
+    for i in rng.permutation(len(kinds)):
+        if kinds[i] == "session":
+            yield _session_batch(dataset, config, next(sessions))
+            continue
+        targets = next(events)
+        batch = _event_inputs(dataset, config, targets)
+        batch["target"] = torch.from_numpy(dataset.histories.items[targets])
+        if config.num_negatives:
+            negatives = rng.integers(NUM_RESERVED, dataset.items.num_rows, config.num_negatives)
+            batch["negatives"] = torch.from_numpy(negatives)
+        yield batch
+
+
+def _num_batches(dataset: Dataset, config: GRU4AttConfig) -> int:
+    total = num_batches(_drawn_targets(dataset, config), config.batch_size)
+    if dataset.sessions is not None:
+        rows = _rankable(dataset.sessions, dataset.sessions.train)
+        total += num_batches(len(rows), config.batch_size)
+    return total
+
+
+def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part) -> Metrics:
+    """Next events over the catalogue, and sessions over their candidates where there are any.
+
+    `selection` is what chooses the epoch: NDCG@10 over candidates, else over the catalogue.
+    """
+    assert isinstance(net, GRU4Att)
+    device = net.bias.device
+
+    def encode(inputs: Batch) -> Tensor:
+        names = ("history", "event_types", "gap_days")
+        return net.encode(*(inputs[name].to(device) for name in names))
+
+    def score(targets: Indices) -> Tensor:
+        return net.score_catalogue(encode(_event_inputs(dataset, config, targets))).cpu()
+
+    result = retrieval_metrics(score, dataset, dataset.positions(part))
+    result["selection"] = result["ndcg@10"]
+    if dataset.sessions is not None:
+
+        def rank(rows: Indices) -> NDArray[np.float32]:
+            inputs = _session_batch(dataset, config, rows)
+            scores = net.score(encode(inputs), inputs["candidates"].to(device))
+            return scores.float().cpu().numpy()
+
+        result |= _session_metrics(dataset, part, rank)
+        result["selection"] = result["candidates_ndcg@10"]
+    return result
+
+
+def _session_metrics(dataset: Dataset, part: Part, rank: _Rank) -> Metrics:
+    sessions = dataset.sessions
+    assert sessions is not None
+    rows = {"train": sessions.train, "validation": sessions.validation, "test": sessions.test}[part]
+    rows = _rankable(sessions, rows)
+    ndcg, reciprocal = [np.zeros(0)], [np.zeros(0)]
+    with torch.inference_mode():
+        for batch in in_order(rows, 512):
+            _, labels = _candidates(sessions, batch)
+            scores = rank(batch)
+            ndcg.append(metrics.list_ndcg_at_k(scores, labels, 10))
+            reciprocal.append(metrics.list_reciprocal_rank(scores, labels))
+    return {
+        "sessions": float(len(rows)),
+        "candidates_ndcg@10": float(np.concatenate(ndcg).mean()) if len(rows) else 0.0,
+        "candidates_mrr": float(np.concatenate(reciprocal).mean()) if len(rows) else 0.0,
+    }
+
+
+def baselines(dataset: Dataset, config: GRU4AttConfig, part: Part) -> dict[str, Metrics]:
+    """Popularity, and the same network untrained (what the source delivered)."""
+    popularity = popularity_metrics(dataset, dataset.positions(part))
+    if dataset.sessions is not None:
+        counts = dataset.item_counts.astype(np.float32)
+        sessions = dataset.sessions
+        popularity |= _session_metrics(
+            dataset, part, lambda rows: counts[_candidates(sessions, rows)[0]]
+        )
+    torch.manual_seed(0)
+    untrained = GRU4Att(config, dataset.num_rows).eval()
+    return {"popularity": popularity, "untrained": evaluate(untrained, dataset, config, part)}
+
+
+MODEL = Model(
+    name="gru4att",
+    summary="GRU over items, event types and time gaps, attention-pooled",
+    config=GRU4AttConfig,
+    net=GRU4Att,
+    graphs=graphs,
+    needs=(),
+    split="leave_one_out",
+    batches=_batches,
+    num_batches=_num_batches,
+    evaluate=evaluate,
+    baselines=baselines,
+    monitor="selection",
+)

@@ -1,0 +1,270 @@
+"""mlink: a GRU over rated items stands in for the user vector, so that unseen users fold in.
+
+The head has a ReLU between its layers, without which every user would rank items alike; targets come
+after their history; the sequence is read on its time axis (the source read two of 19 steps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seqrec_export import graph, layers, metrics
+from seqrec_export.batches import (
+    Indices,
+    gather_items,
+    in_order,
+    num_batches,
+    shuffled,
+    windows,
+)
+from seqrec_export.graph import Batch, Graph, Metrics, Model
+from seqrec_export.histories import Dataset, Part
+from seqrec_export.retrieval import candidate_scorer
+from seqrec_export.vocabulary import PAD, UNKNOWN
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlinkConfig:
+    """Settings of `mlink`."""
+
+    dim: int = field(default=100, metadata={"help": "item embedding; the state has one more"})
+    hidden: int = field(default=256, metadata={"help": "width of the rating head"})
+    max_length: int = field(default=19, metadata={"help": "window", "unit": "events"})
+    dropout: float = field(default=0.3, metadata={"help": "dropout probability"})
+    unknown_rate: float = field(
+        default=0.02, metadata={"help": "share of training items replaced by the unknown item"}
+    )
+    learning_rate: float = field(default=1e-3, metadata={"help": "Adam's step size"})
+    lr_decay: float = field(default=0.9, metadata={"help": "learning rate factor an epoch"})
+    weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
+    gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
+    batch_size: int = field(default=256, metadata={"help": "ratings a step"})
+    epochs: int = field(default=20, metadata={"help": "most passes over the data"})
+    patience: int = field(
+        default=3, metadata={"help": "stop after so many without gain", "unit": "epochs"}
+    )
+
+
+class Mlink(nn.Module):
+    """GRU over (item, rating) pairs; an MLP rates a candidate from the last state."""
+
+    def __init__(self, config: MlinkConfig, rows: Mapping[str, int]) -> None:
+        super().__init__()
+        self.config = config
+        state = config.dim + 1
+        self.items = nn.Embedding(rows["items"], config.dim, padding_idx=PAD)
+        nn.init.normal_(self.items.weight[UNKNOWN:], std=config.dim**-0.5)
+        self.gru = layers.GRU(state, state)
+        self.cold = nn.Parameter(torch.zeros(state))  # the state before any event
+        self.dropout = nn.Dropout(config.dropout)
+        # One linear layer over [state, item], written as two: C candidates share the state's part.
+        self.from_state = nn.Linear(state, config.hidden, bias=False)
+        self.from_item = nn.Linear(config.dim, config.hidden, bias=False)
+        self.norm = nn.BatchNorm1d(config.hidden)
+        self.rate = nn.Linear(config.hidden, 1)
+        self.register_buffer("stars", torch.tensor(5.0))  # the highest rating
+        self.register_buffer("mean_rating", torch.tensor(3.0))
+
+    def observe(self, dataset: Dataset) -> None:
+        """Take over the scale of the ratings and their mean, which stands in for a missing one."""
+        assert dataset.histories.ratings is not None
+        ratings = dataset.histories.ratings[dataset.trained]
+        self.stars.fill_(float(ratings.max()))
+        self.mean_rating.fill_(float(ratings.mean()))
+        with torch.no_grad():
+            share = float(ratings.mean() / ratings.max())
+            self.rate.bias.fill_(float(np.log(share / (1 - share))) if share < 1 else 3.0)
+
+    def finish(self) -> None:
+        """Nothing to derive."""
+
+    def encode(self, history: Tensor, ratings: Tensor) -> Tensor:
+        """(B, L) item indices, (B, M) stars -> (B, D + 1) last hidden state."""
+        ratings = layers.align(ratings, history, missing=float("nan"))
+        items, stars = layers.compact(
+            history, ratings, window=self.config.max_length, oldest_first_column=True
+        )
+        missing = torch.isnan(stars)
+        stars = torch.where(missing, self.mean_rating, stars).clamp(min=0.0).minimum(self.stars)
+        centred = (stars - self.mean_rating) / self.stars * (items != PAD)
+        x = torch.cat([self.items(items), centred[..., None]], dim=2)
+        lengths = (items != PAD).sum(dim=1).clamp(min=1)
+        _, state = self.gru(x, lengths)
+        return torch.where(layers.known_items(history) > 0, state, self.cold)
+
+    def score(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """(B, D + 1), (B, C) item indices -> (B, C) stars."""
+        state = self.from_state(self.dropout(user))[:, None]
+        hidden = self._normalise(state + self.from_item(self.dropout(self.items(candidates))))
+        return torch.sigmoid(self.rate(torch.relu(hidden))[..., 0]) * self.stars
+
+    def _normalise(self, hidden: Tensor) -> Tensor:
+        """(B, C, H) batch norm over the last axis, for any C, 0 too."""
+        if self.training:
+            normed: Tensor = self.norm(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+            return normed
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
+        return (hidden - self.norm.running_mean) * scale + self.norm.bias
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean squared error of the stars, on the scale 0..1."""
+        history, target = batch["history"], batch["target"]
+        rate = self.config.unknown_rate
+        history = torch.where(
+            (torch.rand(history.shape, device=history.device) < rate) & (history != PAD),
+            UNKNOWN,
+            history,
+        )
+        hidden_target = torch.rand(target.shape, device=target.device) < rate
+        target = torch.where(hidden_target, UNKNOWN, target)
+        stars = self.score(self.encode(history, batch["ratings"]), target)
+        return (((stars - batch["rating"]) / self.stars) ** 2).mean()
+
+
+def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
+    """What Triton serves. `mlink` rates the candidates it is given: no sweep of the catalogue."""
+    user = graph.user_embedding(config.dim + 1)
+
+    def rate(net: Mlink, history: Tensor, ratings: Tensor, items: Tensor) -> tuple[Tensor, ...]:
+        stars = net.score(net.encode(history, ratings), items)
+        return layers.mask_unknown(stars, items), layers.known_items(history)
+
+    def encode(net: Mlink, history: Tensor, ratings: Tensor) -> tuple[Tensor, ...]:
+        return net.encode(history, ratings), layers.known_items(history)
+
+    return {
+        "mlink": Graph(
+            name="mlink",
+            meaning="the stars that a user would give to each candidate",
+            function=rate,
+            inputs=(graph.HISTORY, graph.RATINGS, graph.CANDIDATES),
+            outputs=(graph.SCORES, graph.KNOWN_ITEMS),
+        ),
+        "mlink_encoder": Graph(
+            name="mlink_encoder",
+            meaning="a rated history as a vector",
+            function=encode,
+            inputs=(graph.HISTORY, graph.RATINGS),
+            outputs=(user, graph.KNOWN_ITEMS),
+        ),
+        "mlink_scorer": candidate_scorer("mlink", user),
+    }
+
+
+def _inputs(dataset: Dataset, config: MlinkConfig, targets: Indices) -> Batch:
+    histories = dataset.histories
+    assert histories.ratings is not None
+    positions, real = windows(histories.starts(targets), targets, config.max_length)
+    ratings = np.where(real, histories.ratings[np.where(real, positions, 0)], 0).astype(np.float32)
+    return {
+        "history": torch.from_numpy(gather_items(histories, positions, real)),
+        "ratings": torch.from_numpy(ratings),
+        "target": torch.from_numpy(histories.items[targets][:, None]),
+        "rating": torch.from_numpy(histories.ratings[targets][:, None]),
+    }
+
+
+def _batches(dataset: Dataset, config: MlinkConfig, rng: np.random.Generator) -> Iterator[Batch]:
+    for targets in shuffled(dataset.train, config.batch_size, rng):
+        if len(targets) > 1:  # a batch norm over one row has no variance
+            yield _inputs(dataset, config, targets)
+
+
+def _num_batches(dataset: Dataset, config: MlinkConfig) -> int:
+    full, rest = divmod(len(dataset.train), config.batch_size)
+    return full + (rest > 1)
+
+
+def evaluate(net: nn.Module, dataset: Dataset, config: MlinkConfig, part: Part) -> Metrics:
+    """RMSE and MAE in stars; on the test part also of users that training never saw."""
+    assert isinstance(net, Mlink)
+    device = net.cold.device
+    targets = dataset.positions(part)
+    predicted = np.zeros(len(targets), np.float32)
+    done = 0
+    with torch.inference_mode():
+        for batch in in_order(targets, 1024):
+            inputs = {k: v.to(device) for k, v in _inputs(dataset, config, batch).items()}
+            state = net.encode(inputs["history"], inputs["ratings"])
+            stars = net.score(state, inputs["target"])[:, 0]
+            predicted[done : done + len(batch)] = stars.float().cpu().numpy()
+            done += len(batch)
+    return _rating_metrics(dataset, targets, predicted)
+
+
+def _rating_metrics(
+    dataset: Dataset, targets: Indices, predicted: NDArray[np.float32]
+) -> Metrics:
+    histories = dataset.histories
+    assert histories.ratings is not None
+    actual = histories.ratings[targets]
+    unseen = dataset.user_index[histories.users[targets]] == UNKNOWN
+    result = {
+        "targets": float(len(targets)),
+        "rmse": metrics.rmse(predicted[~unseen], actual[~unseen]),
+        "mae": metrics.mae(predicted[~unseen], actual[~unseen]),
+    }
+    if unseen.any():
+        result["unseen_users"] = float(unseen.sum())
+        result["unseen_rmse"] = metrics.rmse(predicted[unseen], actual[unseen])
+        result["unseen_mae"] = metrics.mae(predicted[unseen], actual[unseen])
+    return result
+
+
+def baselines(dataset: Dataset, config: MlinkConfig, part: Part) -> dict[str, Metrics]:
+    """Global mean, item mean, and user-plus-item bias (Koren 2010, damped means).
+
+    The user's bias is taken from every rating before the target, so unseen users have one too.
+    """
+    histories = dataset.histories
+    assert histories.ratings is not None
+    targets = dataset.positions(part)
+    trained = dataset.trained
+    mean = float(histories.ratings[trained].mean())
+    rows = dataset.items.num_rows
+    count = np.bincount(histories.items[trained], minlength=rows)
+    deviation = np.bincount(
+        histories.items[trained], histories.ratings[trained] - mean, minlength=rows
+    )
+    item_mean = mean + deviation / np.maximum(count, 1)
+    item_bias = deviation / (count + 10.0)
+    residual = np.concatenate(
+        [[0.0], np.cumsum(histories.ratings - mean - item_bias[histories.items])]
+    )
+    starts = histories.starts(targets)
+    user_bias = (residual[targets] - residual[starts]) / (targets - starts + 5.0)
+    items = histories.items[targets]
+    predictions = {
+        "global mean": np.full(len(targets), mean),
+        "item mean": item_mean[items],
+        "user and item bias": mean + item_bias[items] + user_bias,
+    }
+    return {
+        name: _rating_metrics(dataset, targets, values.astype(np.float32))
+        for name, values in predictions.items()
+    }
+
+
+MODEL = Model(
+    name="mlink",
+    summary="GRU over rated items, rates candidates in stars",
+    config=MlinkConfig,
+    net=Mlink,
+    graphs=graphs,
+    needs=("ratings",),
+    split="last_rating",
+    batches=_batches,
+    num_batches=_num_batches,
+    evaluate=evaluate,
+    baselines=baselines,
+    monitor="rmse",
+    mode="min",
+)

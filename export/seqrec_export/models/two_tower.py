@@ -1,0 +1,308 @@
+"""two_tower: query and item towers in one embedding space, searched by cosine.
+
+In-batch softmax with a temperature and a correction for item popularity (Yi et al. 2019,
+"Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations"). Ids are dropped at
+random in training, so that a new customer and a new article have a vector from their features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from seqrec_export import graph, layers, losses
+from seqrec_export.batches import Indices, num_batches, shuffled
+from seqrec_export.evaluation import basket_metrics
+from seqrec_export.graph import Batch, Graph, Metrics, Model, Spec
+from seqrec_export.histories import Dataset, Part
+from seqrec_export.interactions import SECONDS_PER_DAY
+from seqrec_export.retrieval import candidate_scorer
+from seqrec_export.vocabulary import NUM_RESERVED, UNKNOWN
+
+ITEM_FEATURES = ("garment_group_name", "index_group_name")
+_ITEM_ROWS_AT_ONCE = 65_536
+_RECENT_SECONDS = 7 * SECONDS_PER_DAY
+_OLDEST = 120.0  # years
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoTowerConfig:
+    """Settings of `two_tower`."""
+
+    dim: int = field(default=32, metadata={"help": "size of the shared space"})
+    id_dim: int = field(default=32, metadata={"help": "size of the customer and article embeddings"})
+    hidden: int = field(default=64, metadata={"help": "width of each tower's hidden layer"})
+    temperature: float = field(default=0.1, metadata={"help": "cosines are divided by it"})
+    id_dropout: float = field(
+        default=0.1, metadata={"help": "share of training ids replaced by the unknown id"}
+    )
+    learning_rate: float = field(default=3e-3, metadata={"help": "Adam's step size"})
+    lr_decay: float = field(default=0.9, metadata={"help": "learning rate factor an epoch"})
+    weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
+    gradient_clip: float = field(default=0.0, metadata={"help": "largest gradient norm; 0: off"})
+    batch_size: int = field(default=1024, metadata={"help": "purchases a step"})
+    epochs: int = field(default=10, metadata={"help": "most passes over the data"})
+    patience: int = field(
+        default=3, metadata={"help": "stop after so many without gain", "unit": "epochs"}
+    )
+
+
+class TwoTower(nn.Module):
+    """Each tower: embedding and features, two linear layers with ReLU between, unit length."""
+
+    def __init__(self, config: TwoTowerConfig, rows: Mapping[str, int]) -> None:
+        super().__init__()
+        self.config = config
+        self.users = nn.Embedding(rows["users"], config.id_dim)
+        self.items = nn.Embedding(rows["items"], config.id_dim)
+        for embedding in (self.users, self.items):
+            nn.init.normal_(embedding.weight, std=0.1)
+        self.age_norm = nn.BatchNorm1d(1)
+        self.query_tower = _tower(config.id_dim + 4, config)
+        groups = sum(rows[name] for name in ITEM_FEATURES)
+        self.item_tower = _tower(config.id_dim + groups, config)
+        self.group_rows = [rows[name] for name in ITEM_FEATURES]
+        self.register_buffer("mean_age", torch.tensor(0.0))
+        self.register_buffer("groups", torch.zeros(rows["items"], len(ITEM_FEATURES)).long())
+        self.register_buffer("log_q", torch.zeros(rows["items"]))
+        self.register_buffer("item_index", torch.zeros(rows["items"], config.dim))
+
+    def observe(self, dataset: Dataset) -> None:
+        """Take over the mean age, the articles' groups and how often each was bought."""
+        ages = _ages(dataset)[dataset.histories.users[dataset.train]]
+        self.mean_age.fill_(float(np.nanmean(ages)) if np.isfinite(ages).any() else 40.0)
+        assert dataset.item_features is not None
+        for column, name in enumerate(ITEM_FEATURES):
+            values = dataset.item_features[name].to_numpy(dtype=object)
+            indices = dataset.vocabularies[name].encode(values)
+            indices[indices < NUM_RESERVED] = UNKNOWN  # "" is a missing group, not padding
+            self.groups[:, column] = torch.from_numpy(indices)
+        share = dataset.item_counts / max(dataset.item_counts.sum(), 1)
+        self.log_q.copy_(torch.from_numpy(np.log(np.maximum(share, 1e-9))))
+
+    def finish(self) -> None:
+        """Build the index of all item vectors."""
+        self.eval()
+        with torch.no_grad():
+            rows = torch.arange(len(self.item_index))
+            for part in rows.split(_ITEM_ROWS_AT_ONCE):
+                self.item_index[part] = self.encode_items(part, self.groups[part])
+
+    def encode(self, user: Tensor, age: Tensor, month: Tensor) -> Tensor:
+        """(B, 1) user index, (B, 1) years, (B, 1) month 1..12 -> (B, D) unit vector."""
+        user = torch.where(user[:, 0] >= NUM_RESERVED, user[:, 0], UNKNOWN)
+        plausible = (age > 0) & (age < _OLDEST)  # False for NaN
+        years = self.age_norm(torch.where(plausible, age, self.mean_age))
+        known_month = ((month >= 1) & (month <= 12)).to(years.dtype)
+        angle = month.clamp(0, 12).to(years.dtype) * (2 * np.pi / 12)
+        season = [torch.sin(angle) * known_month, torch.cos(angle) * known_month]
+        has_age = plausible.to(years.dtype)
+        x = torch.cat([self.users(user), years, has_age, *season], dim=1)
+        return F.normalize(self.query_tower(x), dim=1)
+
+    def encode_items(self, item: Tensor, groups: Tensor) -> Tensor:
+        """(B,) item indices, (B, F) group indices -> (B, D) unit vectors."""
+        item = torch.where(item >= NUM_RESERVED, item, UNKNOWN)
+        columns = [self.items(item)]
+        for column, rows in enumerate(self.group_rows):
+            group = groups[:, column]
+            group = torch.where(group >= NUM_RESERVED, group, UNKNOWN)
+            one_hot = group[:, None] == torch.arange(rows, device=group.device)[None]
+            columns.append(one_hot.to(columns[0].dtype))
+        return F.normalize(self.item_tower(torch.cat(columns, dim=1)), dim=1)
+
+    def score(self, user: Tensor, candidates: Tensor) -> Tensor:
+        """(B, D), (B, C) item indices -> (B, C) cosines of unit vectors."""
+        return (self.item_index[candidates] @ user[:, :, None])[:, :, 0]
+
+    def score_catalogue(self, user: Tensor) -> Tensor:
+        """(B, D) -> (B, V) cosines."""
+        return user @ self.item_index.T
+
+    def loss(self, batch: Batch) -> Tensor:
+        """In-batch softmax over cosines."""
+        item, rate = batch["item"], self.config.id_dropout
+        query = self.encode(_drop(batch["user"], rate), batch["age"], batch["month"])
+        items = self.encode_items(_drop(item, rate), self.groups[item])
+        return losses.in_batch_softmax(
+            query, items, item, self.log_q[item], self.config.temperature
+        )
+
+
+def _tower(width: int, config: TwoTowerConfig) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.dim)
+    )
+
+
+def _drop(indices: Tensor, rate: float) -> Tensor:
+    return torch.where(torch.rand(indices.shape, device=indices.device) < rate, UNKNOWN, indices)
+
+
+def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
+    """What Triton serves. Bought articles are recommended again: people buy them again."""
+    query = (graph.USER_ID, graph.AGE, graph.MONTH)
+    user = graph.user_embedding(config.dim)
+    known = Spec(
+        name="known_items",
+        dtype="int32",
+        shape=("batch", 1),
+        meaning="1 where the model knew the user_id; 0: the answer comes from age and month alone",
+    )
+
+    def known_user(user: Tensor) -> Tensor:
+        return (user >= NUM_RESERVED).to(torch.int32)
+
+    def recommend(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> tuple[Tensor, ...]:
+        scores = net.score_catalogue(net.encode(user, age, month))
+        return (*layers.top_items(scores, top_k), known_user(user))
+
+    def encode(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> tuple[Tensor, ...]:
+        return net.encode(user, age, month), known_user(user)
+
+    def encode_item(net: TwoTower, item: Tensor, *groups: Tensor) -> tuple[Tensor, ...]:
+        return (net.encode_items(item[:, 0], torch.cat(groups, dim=1)),)
+
+    item = Spec(
+        name="item_id",
+        dtype="string",
+        shape=("batch", 1),
+        vocabulary="items",
+        meaning="the article's id; a new article has a vector from its groups",
+    )
+    groups = tuple(
+        Spec(
+            name=name,
+            dtype="string",
+            shape=("batch", 1),
+            vocabulary=name,
+            meaning=f"the article's {name}; one that the model does not know is fine",
+        )
+        for name in ITEM_FEATURES
+    )
+    vector = Spec(
+        name="item_embedding",
+        dtype="float32",
+        shape=("batch", config.dim),
+        meaning="the article in the space of user_embedding, unit length",
+    )
+    return {
+        "two_tower": Graph(
+            name="two_tower",
+            meaning="the articles nearest to a customer at a time of the year",
+            function=recommend,
+            inputs=query,
+            outputs=(*graph.ranked_items(top_k), known),
+        ),
+        "two_tower_encoder": Graph(
+            name="two_tower_encoder",
+            meaning="a customer at a time of the year as a vector of unit length",
+            function=encode,
+            inputs=query,
+            outputs=(user, known),
+        ),
+        "two_tower_scorer": candidate_scorer("two_tower", user),
+        "two_tower_item_encoder": Graph(
+            name="two_tower_item_encoder",
+            meaning="an article as a vector of unit length",
+            function=encode_item,
+            inputs=(item, *groups),
+            outputs=(vector,),
+        ),
+    }
+
+
+def _ages(dataset: Dataset) -> NDArray[np.float32]:
+    """(U,) years by row of user_ids; NaN is missing."""
+    if dataset.user_features is None or "age" not in dataset.user_features:
+        return np.full(dataset.histories.num_users, np.nan, np.float32)
+    return dataset.user_features["age"].to_numpy(dtype=np.float32)
+
+
+def _months(times: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Seconds since 1970 UTC -> month 1..12."""
+    months = times.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
+    return (months % 12 + 1).astype(np.int32)
+
+
+def _inputs(dataset: Dataset, targets: Indices, ages: NDArray[np.float32]) -> Batch:
+    users = dataset.histories.users[targets]
+    return {
+        "user": torch.from_numpy(dataset.user_index[users][:, None]),
+        "age": torch.from_numpy(ages[users][:, None]),
+        "month": torch.from_numpy(_months(dataset.histories.times[targets])[:, None]),
+    }
+
+
+def _batches(
+    dataset: Dataset, config: TwoTowerConfig, rng: np.random.Generator
+) -> Iterator[Batch]:
+    ages = _ages(dataset)
+    for targets in shuffled(dataset.train, config.batch_size, rng):
+        item = torch.from_numpy(dataset.histories.items[targets])
+        if len(targets) > 1:  # a batch norm over one row has no variance
+            yield _inputs(dataset, targets, ages) | {"item": item}
+
+
+def _num_batches(dataset: Dataset, config: TwoTowerConfig) -> int:
+    total = num_batches(len(dataset.train), config.batch_size)
+    return total - (len(dataset.train) % config.batch_size == 1)
+
+
+def evaluate(net: nn.Module, dataset: Dataset, config: TwoTowerConfig, part: Part) -> Metrics:
+    """Recall@K, HR@K and MAP@12 of what each customer bought in the part; K = 12, 100."""
+    assert isinstance(net, TwoTower)
+    was_training = net.training
+    net.finish()  # the index has to be that of the current weights
+    ages = _ages(dataset)
+    device = net.item_index.device
+
+    def score(targets: Indices) -> Tensor:
+        inputs = _inputs(dataset, targets, ages)
+        names = ("user", "age", "month")
+        return net.score_catalogue(net.encode(*(inputs[n].to(device) for n in names))).cpu()
+
+    result = basket_metrics(score, dataset, dataset.positions(part))
+    net.train(was_training)
+    return result
+
+
+def baselines(dataset: Dataset, config: TwoTowerConfig, part: Part) -> dict[str, Metrics]:
+    """The most bought articles of the training part, and of its last week (or tenth)."""
+    histories, train = dataset.histories, dataset.train
+    times = histories.times[train]
+    span = min(_RECENT_SECONDS, int((times.max() - times.min()) * 0.1) + SECONDS_PER_DAY)
+    recent = histories.items[train[times > times.max() - span]]
+    recent_counts = np.bincount(recent, minlength=dataset.items.num_rows)
+
+    def constant(counts: NDArray[np.int64]) -> Metrics:
+        row = torch.from_numpy(counts).float()
+        positions = dataset.positions(part)
+        return basket_metrics(lambda t: row.repeat(len(t), 1), dataset, positions)
+
+    return {
+        "popularity": constant(dataset.item_counts),
+        "recent popularity": constant(recent_counts),
+    }
+
+
+MODEL = Model(
+    name="two_tower",
+    summary="query and item towers, cosine over the whole catalogue",
+    config=TwoTowerConfig,
+    net=TwoTower,
+    graphs=graphs,
+    needs=("user_features", "item_features"),
+    split="time",
+    batches=_batches,
+    num_batches=_num_batches,
+    evaluate=evaluate,
+    baselines=baselines,
+    monitor="recall@12",
+)
