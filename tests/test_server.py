@@ -46,6 +46,7 @@ def add_model(
     constants: list[onnx.TensorProto] | None = None,
     max_batch_size: int = 8,
     declared: Declared | None = None,
+    instances: int = 1,
 ) -> None:
     """`declared` is what the configuration says the inputs are, if not the truth."""
 
@@ -67,7 +68,7 @@ def add_model(
         config.input.add(name=n, data_type=TYPES[t][1], dims=[d])
     for n, (t, d) in outputs.items():
         config.output.add(name=n, data_type=TYPES[t][1], dims=[d])
-    config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    config.instance_group.add(count=instances, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
     if max_batch_size:
         config.dynamic_batching.max_queue_delay_microseconds = 20_000
     (root / name / "1").mkdir(parents=True)
@@ -179,10 +180,6 @@ def client(server: Server) -> Iterator[Client]:
 def echo_repository(tmp_path: Path) -> Path:
     add_echo(tmp_path / "repository")
     return tmp_path / "repository"
-
-
-def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def descendants(pid: int) -> list[int]:
@@ -366,6 +363,9 @@ def test_a_model_that_disagrees_with_its_configuration_is_named_with_the_reason(
     config.write_text(config.read_text() + "max_batch_size: 4\n")
     add_echo(tmp_path, "corrupt")
     (tmp_path / "corrupt" / "1" / "model.onnx").write_bytes(b"not ONNX")
+    add_echo(tmp_path, "misspelt")
+    (tmp_path / "misspelt" / "config.pbtxt").write_text("nane: 'misspelt'")
+    (tmp_path / "not_a_model").mkdir()
     with pytest.raises(SeqrecError) as caught:
         serve(tmp_path)
     message = str(caught.value)
@@ -377,7 +377,9 @@ def test_a_model_that_disagrees_with_its_configuration_is_named_with_the_reason(
     assert (
         "the shape [-1, -1] by the configuration (max_batch_size 4) and [-1] in the file" in message
     )
-    assert "\ncorrupt:" in message
+    assert "\ncorrupt: Internal: InvalidProtobuf" in message
+    assert "\nmisspelt: Poll failed for model directory 'misspelt': failed to read text" in message
+    assert "not_a_model" not in message
 
 
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
@@ -416,11 +418,12 @@ def test_two_servers_do_not_disturb_each_other_and_stop_leaves_nothing(
     assert healthy(server)
 
 
-def test_a_dead_backend_is_unhealthy_though_the_server_is_ready(echo_repository: Path) -> None:
-    with serve(echo_repository) as running:
+def test_a_dead_backend_is_unhealthy_though_the_server_is_ready(tmp_path: Path) -> None:
+    add_echo(tmp_path, instances=2)
+    with serve(tmp_path) as running:
         assert healthy(running)
-        for pid in descendants(running.pid):
-            os.kill(pid, signal.SIGKILL)
+        assert healthy(running.grpc_url)
+        os.kill(descendants(running.pid)[0], signal.SIGKILL)
         assert not healthy(running)
         with grpc.InferenceServerClient(running.grpc_url) as connection:
             assert connection.is_server_ready()

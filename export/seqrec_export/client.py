@@ -128,7 +128,7 @@ class Client:
         ]
 
     def models(self) -> dict[str, str]:
-        """The served repository: each model, and why it is not ready, or "" where it is.
+        """Each model that the server has tried to load, and why it is not ready, or "" where it is.
 
         A model with one version ready is ready, and one that was unloaded is left out.
         """
@@ -140,8 +140,8 @@ class Client:
         for entry in index:
             if entry.state == "READY":
                 found[entry.name] = ""
-            elif entry.reason != "unloaded" and found.get(entry.name) != "":
-                found[entry.name] = f"{entry.state} {entry.reason}".strip() or "not loaded"
+            elif entry.state and entry.reason != "unloaded" and found.get(entry.name) != "":
+                found[entry.name] = entry.reason.partition("\n\nAt:")[0] or entry.state
         return found
 
     def server_id(self) -> str:
@@ -175,7 +175,7 @@ class Client:
                 inputs={entry.name: tensor(entry) for entry in config.input},
                 outputs={entry.name: tensor(entry) for entry in config.output},
                 max_batch_size=config.max_batch_size,
-                instances=max(1, sum(group.count for group in config.instance_group)),
+                instances=sum(g.count * max(1, len(g.gpus)) for g in config.instance_group) or 1,
             )
         return self._signatures[key]
 

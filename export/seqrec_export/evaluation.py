@@ -26,7 +26,7 @@ def rank_targets(
 
     Ties share the mean of their ranks. A target that training never saw has the rank infinity: it
     cannot be recommended, and leaving it out would flatter the model. With `remove_seen`, items of
-    the user's earlier events are no competitors.
+    the user's earlier events are no competitors, and a target among them has the rank infinity.
     """
     histories = dataset.histories
     batch_size = max(1, min(1024, _SCORES_AT_ONCE // dataset.items.num_rows))
@@ -43,11 +43,11 @@ def rank_targets(
                 rows, columns = _earlier_items(dataset, batch)
                 scores[rows, columns] = -torch.inf
             better = (scores > own).sum(1)
-            # The target itself may have been removed as seen: then it ties with nothing.
-            tied = ((scores == own).sum(1) - 1).clamp(min=0)
+            tied = (scores == own).sum(1) - 1
             rank = (1 + better + tied / 2).double().cpu().numpy()
-            known = histories.items[batch] >= NUM_RESERVED
-            ranks[done : done + len(batch)] = np.where(known, rank, np.inf)
+            # Removed as seen, or reserved: what is never recommended is never a hit.
+            ranked = (scores.gather(1, target) > -torch.inf)[:, 0].cpu().numpy()
+            ranks[done : done + len(batch)] = np.where(ranked, rank, np.inf)
             competitors[done : done + len(batch)] = (scores > -torch.inf).sum(1).cpu().numpy()
             done += len(batch)
     return ranks, competitors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import inspect
 import os
@@ -80,7 +81,8 @@ def start(
     is not installed, a port is taken, or a model does not load, with the reason.
     """
     repository = repository.resolve()
-    if not any(repository.glob("*/config.pbtxt")):
+    expected = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    if not expected:
         raise SeqrecError(f"{repository} holds no model; run `seqrec-export build` first")
     wheel = find_triton()
     ports = free_ports(host, grpc=grpc_port, http=http_port, metrics=metrics_port)
@@ -123,10 +125,14 @@ def start(
                 )
             time.sleep(0.05)
         with Client(url) as client:
-            failed = {model: reason for model, reason in client.models().items() if reason}
-        if failed:
-            reasons = "".join(f"\n{model}: {reason}" for model, reason in failed.items())
-            raise SeqrecError(f"Triton could not load from {repository}:{reasons}")
+            states = client.models()
+        if any(states.get(model) != "" for model in expected):
+            reasons = [
+                f"{model}: {states.get(model) or last_error(log_path, model)}"
+                for model in expected
+                if states.get(model) != ""
+            ]
+            raise SeqrecError("\n".join([f"Triton could not load from {repository}:", *reasons]))
     except BaseException:  # Ctrl-C while it loads, too
         if guard:
             guard.terminate()
@@ -169,6 +175,9 @@ def find_triton() -> Path:
             " `docker run --rm --net=host -v $PWD/model_repository:/models"
             " nvcr.io/nvidia/tritonserver:24.10-py3 tritonserver --model-repository=/models`"
         )
+    numpy = importlib.metadata.version("numpy")
+    if int(numpy.partition(".")[0]) >= 2:  # its tensors would arrive empty
+        raise SeqrecError(f"Triton's Python backend needs numpy below 2, found {numpy}")
     return Path(spec.origin).parent / "tritonserver"
 
 
@@ -263,6 +272,12 @@ def tail(log: Path, lines: int = 15) -> str:
     """The end of Triton's log, without its tables."""
     text = log.read_text(errors="replace").splitlines()
     return "\n".join([line for line in text if line and line[0] not in "+|"][-lines:])
+
+
+def last_error(log: Path, model: str) -> str:
+    """What Triton's log says of a model that it did not come to load."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if f"'{model}'" in line]
+    return lines[-1].partition("] ")[2].strip('"') if lines else "not loaded"
 
 
 def clear(name: str, work: Path) -> None:

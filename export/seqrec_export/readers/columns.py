@@ -100,6 +100,10 @@ def load(
         types = {name: ID if name in ids else TEXT for name in names}
         return Columns(path=path, layout=layout, table=read_delimited(path, layout, types))
     file = _opened(path, ids)
+    for name in names:
+        kind = file.schema_arrow.field(name).type
+        if pa.types.is_nested(kind):
+            raise SeqrecError(f"{path}: column {name} holds {kind}; write a row per event")
     try:
         table = file.read(columns=list(names))
     except (pa.ArrowInvalid, OSError) as error:

@@ -104,7 +104,7 @@ def count_duplicates(
 
 def _as_text(values: pa.Array) -> pa.Array:
     """Distinct ids as text; NaN becomes "nan", which is then found missing."""
-    if pa.types.is_nested(values.type) or pa.types.is_boolean(values.type):
+    if pa.types.is_boolean(values.type):
         raise pa.ArrowInvalid(f"{values.type} holds no ids")
     if pa.types.is_floating(values.type):
         known = values.filter(pc.is_finite(values))
