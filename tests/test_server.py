@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -185,15 +186,16 @@ def echo_repository(tmp_path: Path) -> Path:
 def descendants(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *descendants(child)]
+        with suppress(FileNotFoundError, ProcessLookupError):  # threads come and go
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants(child)]
     return found
 
 
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -437,10 +439,12 @@ def test_a_killed_parent_leaves_no_server(echo_repository: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(echo_repository)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout
-        pid, work = parent.stdout.readline().split()
-        processes = descendants(parent.pid)
-        parent.kill()
+        try:
+            assert parent.stdout
+            pid, work = parent.stdout.readline().split()
+            processes = descendants(parent.pid)
+        finally:
+            parent.kill()
     assert int(pid) in processes
     assert len(processes) >= 3  # the guard, Triton, the backend
     assert eventually(lambda: not any(map(alive, processes)))

@@ -1,7 +1,7 @@
 """A run's graphs on disk: exported once, verified, and ready to be published.
 
-    <run>/onnx/<graph>/model.onnx  parity.json  golden.json
-    <run>/onnx/export.json         what they were made from; an equal key exports nothing again
+<run>/onnx/<graph>/model.onnx  parity.json  golden.json
+<run>/onnx/export.json         what they were made from; an equal key exports nothing again
 """
 
 from __future__ import annotations
@@ -150,9 +150,7 @@ def _golden(exported: Exported, graph: Graph, seed: int) -> dict[str, Any]:
         small = case | {"batch": min(case["batch"], 2)}
         request = parity.random_request(graph, exported.run.vocabularies, rng, **small)
         answer = parity.answer(runtime, graph, request)
-        requests.append(
-            {"inputs": _plain_tensors(request), "outputs": _plain_tensors(answer)}
-        )
+        requests.append({"inputs": _plain_tensors(request), "outputs": _plain_tensors(answer)})
     return {"model": graph.name, "atol": graph.atol, "requests": requests}
 
 

@@ -82,6 +82,8 @@ class Model:
     baselines: Callable[[Dataset, Any, Literal["validation", "test"]], dict[str, Metrics]]
     monitor: str  # the validation metric that chooses the epoch
     mode: Literal["min", "max"] = "max"
+    headline: tuple[str, ...]  # the test figures that stand in tables
+    baseline: str = "popularity"  # the one that stands beside them
 
 
 HISTORY = Spec(

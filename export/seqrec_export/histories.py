@@ -41,7 +41,8 @@ class Histories:
 
     def starts(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """(P,) event positions -> (P,) where the history of each begins."""
-        return self.offsets[self.users[positions]]
+        starts: NDArray[np.int64] = self.offsets[self.users[positions]]
+        return starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +104,10 @@ def prepare(interactions: Interactions, split: SplitKind, seed: int = 0) -> Data
     """
     if len(interactions) == 0 and interactions.sessions is None:
         raise SeqrecError(f"{interactions.source} holds no events; nothing can be trained on it")
-    order = np.lexsort((interactions.times, interactions.users))  # stable: ties keep file order
+    order, offsets = sorted_events(interactions)
     users = interactions.users[order]
     times = interactions.times[order]
-    counts = np.bincount(users, minlength=len(interactions.user_ids))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    counts = np.diff(offsets)
     part = _split(users, times, offsets, split, seed)
     is_train = part == 0
     sessions = interactions.sessions
@@ -168,6 +168,13 @@ def prepare(interactions: Interactions, split: SplitKind, seed: int = 0) -> Data
         user_ids=interactions.user_ids,
         notes=(*interactions.notes, *notes),
     )
+
+
+def sorted_events(interactions: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) order of the events by user, then time; (U + 1,) where each user's events begin."""
+    order = np.lexsort((interactions.times, interactions.users))  # stable: ties keep file order
+    counts = np.bincount(interactions.users, minlength=len(interactions.user_ids))
+    return order, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _split(

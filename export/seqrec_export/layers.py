@@ -39,7 +39,7 @@ def compact(
     # One more padding column, so that a history of length 0 is not a case of its own.
     history = torch.cat([history.new_zeros(history.shape[0], 1), history], dim=1)
     length = history.shape[1]
-    width = window if fixed_width else torch.sym_min(length, window)
+    width = window if fixed_width else torch.sym_min(length, window)  # type: ignore[no-untyped-call]
     real = history != PAD
     rank = real.to(torch.int64).cumsum(dim=1)  # 1 for the first real event
     total = rank[:, -1:]
@@ -59,6 +59,11 @@ def compact(
 
 class GRU(nn.GRU):
     """One-layer GRU over rows whose real steps stand first; exports as the ONNX GRU operator."""
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, batch_first=True)
@@ -97,7 +102,7 @@ class GRU(nn.GRU):
 
 
 def finite(x: Tensor) -> Tensor:
-    """Any floats -> the same without NaN (0) and infinity, small enough for a finite dot product."""
+    """Any floats -> no NaN (0 instead), none so large that a dot product is not finite."""
     return torch.where(torch.isnan(x), 0.0, x).clamp(-_EMBEDDING_LIMIT, _EMBEDDING_LIMIT)
 
 

@@ -81,7 +81,7 @@ def export_graph(
 def _to_onnx(graph: Graph, net: nn.Module) -> Any:
     axes = _dynamic_axes(graph)
     example = tuple(_example(spec, axes) for spec in graph.inputs)
-    dimensions = {name: torch.export.Dim(name) for name in axes}  # type: ignore[no-untyped-call]
+    dimensions = {name: torch.export.Dim(name) for name in axes}
     shapes = tuple(
         {i: dimensions[axis] for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
         for spec in graph.inputs
@@ -137,8 +137,7 @@ def _declare_axes(onnx_graph: ir.Graph, graph: Graph) -> None:
 def _refuse_frozen(graph: Graph, spec: Spec, found: list[Axis]) -> None:
     same_rank = len(found) == len(spec.shape)
     if not same_rank or any(
-        isinstance(size, int) and size != axis
-        for size, axis in zip(found, spec.shape, strict=True)
+        isinstance(size, int) and size != axis for size, axis in zip(found, spec.shape, strict=True)
     ):
         raise SeqrecError(
             f"{graph.name}: {spec.name} was exported with the axes {found} instead of "

@@ -1,9 +1,9 @@
 """A run folder: what one training left behind. safetensors, JSON and Parquet; no pickle.
 
-    config.json            model, settings, seed, data, versions, key
-    weights.safetensors    parameters and buffers
-    vocabulary/*.parquet   ids in index order
-    metrics.json           test, baselines, validation curve; written last
+config.json            model, settings, seed, data, versions, key
+weights.safetensors    parameters and buffers
+vocabulary/*.parquet   ids in index order
+metrics.json           test, baselines, validation curve; written last
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from torch import nn
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json, remove, replace_folder, sha256_json, write_json
-from seqrec_export.graph import Metrics, Model
-from seqrec_export.histories import Dataset, prepare
+from seqrec_export.graph import Model
+from seqrec_export.histories import prepare
 from seqrec_export.interactions import Interactions
 from seqrec_export.models import MODELS
+from seqrec_export.readers import READERS
 from seqrec_export.training import fit
 from seqrec_export.vocabulary import Vocabulary
 
@@ -70,13 +71,16 @@ def require(model: Model, interactions: Interactions) -> None:
     """Raise SeqrecError where the log lacks a column that the model is made of."""
     for column in model.needs:
         if getattr(interactions, column) is None:
-            from seqrec_export.readers import READERS
-
-            having = ", ".join(name for name, r in READERS.items() if _COLUMN[column] in r.provides)
             raise SeqrecError(
                 f"{model.name} needs {column}, which {interactions.source} does not have; "
-                f"readers that can give it: {having}"
+                f"readers that can give it: {readers_for(model)}"
             )
+
+
+def readers_for(model: Model) -> str:
+    """The readers that give everything a model needs, for people."""
+    needed = {_COLUMN[column] for column in model.needs}
+    return ", ".join(name for name, reader in READERS.items() if needed <= reader.provides)
 
 
 _COLUMN = {
@@ -200,8 +204,3 @@ def load(path: Path) -> Run:
         fingerprint=description["fingerprint"],
         metrics=read_json(path / "metrics.json"),
     )
-
-
-def headline(metrics: Mapping[str, Any]) -> Metrics:
-    """The figures of a run's metrics that go into a one-line summary."""
-    return {name: value for name, value in metrics["test"].items() if name != "targets"}

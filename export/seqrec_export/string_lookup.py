@@ -17,9 +17,7 @@ ML_DOMAIN = "ai.onnx.ml"
 ML_OPSET = 3
 
 
-def add_lookups(
-    model: ir.Model, graph: Graph, vocabularies: Mapping[str, Vocabulary]
-) -> None:
+def add_lookups(model: ir.Model, graph: Graph, vocabularies: Mapping[str, Vocabulary]) -> None:
     """Turn the int64 inputs and outputs that `graph` declares as strings into strings, in place."""
     for spec in graph.inputs:
         if spec.dtype == "string":
@@ -42,18 +40,14 @@ def _vocabulary(spec: Spec) -> str:
 def _encode_input(graph: ir.Graph, spec: Spec, vocabulary: Vocabulary) -> None:
     position = next(i for i, value in enumerate(graph.inputs) if value.name == spec.name)
     indices = graph.inputs[position]
-    strings = ir.Value(
-        name=spec.name, shape=indices.shape, type=ir.TensorType(ir.DataType.STRING)
-    )
+    strings = ir.Value(name=spec.name, shape=indices.shape, type=ir.TensorType(ir.DataType.STRING))
     node = ir.Node(
         ML_DOMAIN,
         "LabelEncoder",
         [strings],
         [
             ir.AttrStrings("keys_strings", ["", *vocabulary.ids]),
-            ir.AttrInt64s(
-                "values_int64s", [PAD, *range(NUM_RESERVED, vocabulary.num_rows)]
-            ),
+            ir.AttrInt64s("values_int64s", [PAD, *range(NUM_RESERVED, vocabulary.num_rows)]),
             ir.AttrInt64("default_int64", UNKNOWN),
         ],
         name=f"encode_{spec.name}",

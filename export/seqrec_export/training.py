@@ -54,7 +54,7 @@ class _Fit(lightning.LightningModule):
         return DataLoader(self.epoch_data, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader([0], batch_size=None)  # one step: the whole part is evaluated at once
+        return DataLoader([0], batch_size=None)  # type: ignore[arg-type]  # one step: the whole part is evaluated at once
 
     def on_train_epoch_start(self) -> None:
         self.epoch_data.epoch = self.current_epoch
@@ -73,9 +73,7 @@ class _Fit(lightning.LightningModule):
             metrics["loss"] = float(torch.stack(self._losses).mean())
             self._losses = []
         self.curve.append({"epoch": float(self.current_epoch), **metrics})
-        self.log(
-            self.model.monitor, metrics[self.model.monitor], prog_bar=True, batch_size=1
-        )
+        self.log(self.model.monitor, metrics[self.model.monitor], prog_bar=True, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["curve"] = self.curve
@@ -115,17 +113,21 @@ def fit(
     lightning.seed_everything(seed, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=True)
     module = _Fit(model, net, dataset, config, seed)
-    watched = {"monitor": model.monitor, "mode": model.mode}
-    stopping = EarlyStopping(patience=config.patience, **watched)
+    stopping = EarlyStopping(patience=config.patience, monitor=model.monitor, mode=model.mode)
     best = ModelCheckpoint(
-        checkpoints, BEST, save_top_k=1, enable_version_counter=False, **watched
+        checkpoints,
+        BEST,
+        save_top_k=1,
+        enable_version_counter=False,
+        monitor=model.monitor,
+        mode=model.mode,
     )
     last = ModelCheckpoint(checkpoints, LAST, save_top_k=1, enable_version_counter=False)
     for checkpoint in (best, last):
         checkpoint.FILE_EXTENSION = ""
     callbacks: list[Callback] = [stopping, best, last]
     if progress:
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     cuda = torch.cuda.is_available()
     trainer = lightning.Trainer(
         accelerator="gpu" if cuda else "cpu",
@@ -144,9 +146,10 @@ def fit(
     )
     started = time.perf_counter()
     path = checkpoints / LAST
-    trainer.fit(module, ckpt_path=str(path) if resume and path.exists() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, ckpt_path=str(path) if resume and path.exists() else None)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
     state = PlainCheckpoints().load_checkpoint(checkpoints / BEST)["state_dict"]
     net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in state.items()})
     net.to("cpu").eval()

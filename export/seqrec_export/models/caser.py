@@ -59,6 +59,8 @@ class CaserConfig:
 class Caser(nn.Module):
     """Item image of L x k, horizontal and vertical convolutions, user vector beside."""
 
+    popularity: Tensor  # (V,)
+
     def __init__(self, config: CaserConfig, rows: Mapping[str, int]) -> None:
         super().__init__()
         self.config = config
@@ -103,8 +105,8 @@ class Caser(nn.Module):
 
     def score(self, user: Tensor, candidates: Tensor) -> Tensor:
         """(B, 2 D), (B, C) item indices -> (B, C) logits."""
-        vectors = self.out_vectors(candidates)
-        return (vectors @ user[:, :, None])[:, :, 0] + self.out_bias[candidates]
+        scores: Tensor = (self.out_vectors(candidates) @ user[:, :, None])[:, :, 0]
+        return scores + self.out_bias[candidates]
 
     def score_catalogue(self, user: Tensor) -> Tensor:
         """(B, 2 D) -> (B, V) logits."""
@@ -178,4 +180,5 @@ MODEL = Model(
     evaluate=evaluate,
     baselines=baselines,
     monitor="ndcg@10",
+    headline=("hr@10", "ndcg@10", "hr@50", "auc"),
 )

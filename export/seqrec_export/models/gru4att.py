@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from seqrec_export import graph, layers, losses, metrics
 from seqrec_export.batches import (
     Indices,
+    by_length,
     gather_gap_days,
     gather_items,
     in_order,
@@ -50,14 +51,14 @@ class GRU4AttConfig:
         default=0, metadata={"help": "sampled items a step for the next event; 0: whole catalogue"}
     )
     targets_per_epoch: int = field(
-        default=100_000, metadata={"help": "next events drawn an epoch", "unit": "events"}
+        default=25_000, metadata={"help": "next events drawn an epoch", "unit": "events"}
     )
     learning_rate: float = field(default=2e-3, metadata={"help": "Adam's step size"})
     lr_decay: float = field(default=0.95, metadata={"help": "learning rate factor an epoch"})
     weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=256, metadata={"help": "targets or sessions a step"})
-    epochs: int = field(default=10, metadata={"help": "most passes over the data"})
+    epochs: int = field(default=20, metadata={"help": "most passes over the data"})
     patience: int = field(
         default=3, metadata={"help": "stop after so many without gain", "unit": "epochs"}
     )
@@ -65,6 +66,9 @@ class GRU4AttConfig:
 
 class GRU4Att(nn.Module):
     """Sum of three embeddings a step, GRU, attention over the real steps, weighted sum."""
+
+    gap_edges: Tensor  # (E,) days
+    popularity: Tensor  # (V,)
 
     def __init__(self, config: GRU4AttConfig, rows: Mapping[str, int]) -> None:
         super().__init__()
@@ -121,7 +125,8 @@ class GRU4Att(nn.Module):
 
     def score(self, user: Tensor, candidates: Tensor) -> Tensor:
         """(B, D), (B, C) item indices -> (B, C) logits."""
-        return (self.items(candidates) @ user[:, :, None])[:, :, 0] + self.bias[candidates]
+        scores: Tensor = (self.items(candidates) @ user[:, :, None])[:, :, 0]
+        return scores + self.bias[candidates]
 
     def score_catalogue(self, user: Tensor) -> Tensor:
         """(B, D) -> (B, V) logits."""
@@ -203,18 +208,18 @@ def _rankable(sessions: SessionSet, rows: Indices) -> Indices:
     positives = np.concatenate([[0], np.cumsum(sessions.labels > 0)])
     count = positives[sessions.offsets[rows + 1]] - positives[sessions.offsets[rows]]
     total = sessions.offsets[rows + 1] - sessions.offsets[rows]
-    return rows[(count > 0) & (count < total)]
+    rankable: Indices = rows[(count > 0) & (count < total)]
+    return rankable
 
 
 def _drawn_targets(dataset: Dataset, config: GRU4AttConfig) -> int:
     return min(config.targets_per_epoch, len(dataset.train))
 
 
-def _batches(
-    dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator
-) -> Iterator[Batch]:
+def _batches(dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator) -> Iterator[Batch]:
     drawn = rng.choice(dataset.train, _drawn_targets(dataset, config), replace=False)
-    events = shuffled(drawn, config.batch_size, rng)
+    lengths = np.minimum(drawn - dataset.histories.starts(drawn), config.max_length)
+    events = by_length(drawn, lengths, config.batch_size, rng)
     kinds = ["event"] * num_batches(len(drawn), config.batch_size)
     if dataset.sessions is not None:
         rows = _rankable(dataset.sessions, dataset.sessions.train)
@@ -316,4 +321,5 @@ MODEL = Model(
     evaluate=evaluate,
     baselines=baselines,
     monitor="selection",
+    headline=("hr@10", "ndcg@10", "candidates_ndcg@10", "candidates_mrr"),
 )

@@ -1,7 +1,7 @@
 """mlink: a GRU over rated items stands in for the user vector, so that unseen users fold in.
 
-The head has a ReLU between its layers, without which every user would rank items alike; targets come
-after their history; the sequence is read on its time axis (the source read two of 19 steps).
+The head has a ReLU between its layers, without which every user would rank items alike; targets
+come after their history; the sequence is read on its time axis (the source read two of 19 steps).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from seqrec_export.batches import (
     Indices,
     gather_items,
     in_order,
-    num_batches,
     shuffled,
     windows,
 )
@@ -53,6 +52,9 @@ class MlinkConfig:
 
 class Mlink(nn.Module):
     """GRU over (item, rating) pairs; an MLP rates a candidate from the last state."""
+
+    stars: Tensor  # ()
+    mean_rating: Tensor  # ()
 
     def __init__(self, config: MlinkConfig, rows: Mapping[str, int]) -> None:
         super().__init__()
@@ -200,9 +202,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: MlinkConfig, part: Part) 
     return _rating_metrics(dataset, targets, predicted)
 
 
-def _rating_metrics(
-    dataset: Dataset, targets: Indices, predicted: NDArray[np.float32]
-) -> Metrics:
+def _rating_metrics(dataset: Dataset, targets: Indices, predicted: NDArray[np.float32]) -> Metrics:
     histories = dataset.histories
     assert histories.ratings is not None
     actual = histories.ratings[targets]
@@ -267,4 +267,6 @@ MODEL = Model(
     baselines=baselines,
     monitor="rmse",
     mode="min",
+    headline=("rmse", "mae", "unseen_rmse"),
+    baseline="user and item bias",
 )

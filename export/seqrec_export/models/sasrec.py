@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrec_export import graph, layers, losses
-from seqrec_export.batches import gather_items, num_batches, shuffled, windows
+from seqrec_export.batches import Indices, by_length, gather_items, num_batches, windows
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
 from seqrec_export.histories import Dataset, Part
@@ -79,11 +79,15 @@ class _Layer(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, H, L, D / H)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        batch, length, dim = x.shape
+        return x.reshape(batch, length, self.num_heads, dim // self.num_heads).transpose(1, 2)
 
 
 class SASRec(nn.Module):
     """Item embedding, sinusoidal positions, causal layers, decoder to the catalogue."""
+
+    positions: Tensor  # (max_length, D)
+    popularity: Tensor  # (V,)
 
     def __init__(self, config: SASRecConfig, rows: Mapping[str, int]) -> None:
         super().__init__()
@@ -102,7 +106,8 @@ class SASRec(nn.Module):
     @property
     def item_vectors(self) -> Tensor:
         """(V, D) what a user embedding is multiplied with."""
-        return self.items.weight if self.decoder is None else self.decoder.weight
+        vectors: Tensor = (self.decoder or self.items).weight
+        return vectors
 
     def observe(self, dataset: Dataset) -> None:
         """Take over the popularity order, which answers requests without a known item."""
@@ -112,7 +117,7 @@ class SASRec(nn.Module):
         """Nothing to derive."""
 
     def states(self, history: Tensor, *, last_only: bool = False) -> Tensor:
-        """(B, L) item indices, right-aligned -> (B, L, D) hidden states, or (B, 1, D) of the last."""
+        """(B, L) item indices, right-aligned -> (B, L, D) states, or (B, 1, D) the last."""
         length = history.shape[1]
         start = self.positions.shape[0] - length  # the most recent event has the last position
         x = self.items(history) * self.config.dim**0.5 + self.positions[start:]
@@ -124,8 +129,10 @@ class SASRec(nn.Module):
         for layer in self.layers[:-1]:
             x = layer(x, x, allowed)
         if last_only:
-            return self.layers[-1](x[:, -1:], x, allowed[:, -1:])
-        return self.layers[-1](x, x, allowed)
+            last: Tensor = self.layers[-1](x[:, -1:], x, allowed[:, -1:])
+            return last
+        states: Tensor = self.layers[-1](x, x, allowed)
+        return states
 
     def encode(self, history: Tensor) -> Tensor:
         """(B, L) item indices, oldest first, padding anywhere -> (B, D) user embedding."""
@@ -135,15 +142,15 @@ class SASRec(nn.Module):
 
     def score(self, user: Tensor, candidates: Tensor) -> Tensor:
         """(B, D), (B, C) item indices -> (B, C) logits."""
-        vectors = self.item_vectors[candidates]
-        return (vectors @ user[:, :, None])[:, :, 0] + self.bias[candidates]
+        scores: Tensor = (self.item_vectors[candidates] @ user[:, :, None])[:, :, 0]
+        return scores + self.bias[candidates]
 
     def score_catalogue(self, user: Tensor) -> Tensor:
         """(B, D) -> (B, V) logits."""
         return user @ self.item_vectors.T + self.bias
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy at every position. A position before the first event predicts from `cold`."""
+        """Cross-entropy at every position; the first event is predicted from `cold`."""
         inputs, targets = batch["inputs"], batch["targets"]
         if self.training:
             noise = torch.rand(inputs.shape, device=inputs.device) < self.config.unknown_rate
@@ -166,7 +173,7 @@ def graphs(config: SASRecConfig, top_k: int) -> dict[str, Graph]:
     return retrieval_graphs("sasrec", (graph.HISTORY,), config.dim, top_k)
 
 
-def _chunks(dataset: Dataset, config: SASRecConfig) -> tuple[np.ndarray, np.ndarray]:
+def _chunks(dataset: Dataset, config: SASRecConfig) -> tuple[Indices, Indices]:
     """Cut each user's training events into windows, from the end; targets do not overlap."""
     events = np.bincount(
         dataset.histories.users[dataset.trained], minlength=dataset.histories.num_users
@@ -179,11 +186,9 @@ def _chunks(dataset: Dataset, config: SASRecConfig) -> tuple[np.ndarray, np.ndar
     return np.maximum(starts[user], ends - config.max_length - 1), ends
 
 
-def _batches(
-    dataset: Dataset, config: SASRecConfig, rng: np.random.Generator
-) -> Iterator[Batch]:
+def _batches(dataset: Dataset, config: SASRecConfig, rng: np.random.Generator) -> Iterator[Batch]:
     starts, ends = _chunks(dataset, config)
-    for rows in shuffled(np.arange(len(starts)), config.batch_size, rng):
+    for rows in by_length(np.arange(len(starts)), ends - starts, config.batch_size, rng):
         # One column of padding in front where there is room: the first event is a target too.
         positions, real = windows(starts[rows] - 1, ends[rows], config.max_length + 1)
         real &= positions >= starts[rows][:, None]
@@ -200,7 +205,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: SASRecConfig, part: Part)
     assert isinstance(net, SASRec)
     histories = dataset.histories
 
-    def score(targets: np.ndarray) -> Tensor:
+    def score(targets: Indices) -> Tensor:
         positions, real = windows(histories.starts(targets), targets, config.max_length)
         device = net.bias.device
         history = torch.from_numpy(gather_items(histories, positions, real)).to(device)
@@ -232,4 +237,5 @@ MODEL = Model(
     evaluate=evaluate,
     baselines=baselines,
     monitor="ndcg@10",
+    headline=("hr@10", "ndcg@10"),
 )

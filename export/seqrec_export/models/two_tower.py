@@ -36,7 +36,7 @@ class TwoTowerConfig:
     """Settings of `two_tower`."""
 
     dim: int = field(default=32, metadata={"help": "size of the shared space"})
-    id_dim: int = field(default=32, metadata={"help": "size of the customer and article embeddings"})
+    id_dim: int = field(default=32, metadata={"help": "size of the two id embeddings"})
     hidden: int = field(default=64, metadata={"help": "width of each tower's hidden layer"})
     temperature: float = field(default=0.1, metadata={"help": "cosines are divided by it"})
     id_dropout: float = field(
@@ -55,6 +55,11 @@ class TwoTowerConfig:
 
 class TwoTower(nn.Module):
     """Each tower: embedding and features, two linear layers with ReLU between, unit length."""
+
+    mean_age: Tensor  # () years
+    groups: Tensor  # (V, F) group indices
+    log_q: Tensor  # (V,) log share of the training purchases
+    item_index: Tensor  # (V, D) unit vectors
 
     def __init__(self, config: TwoTowerConfig, rows: Mapping[str, int]) -> None:
         super().__init__()
@@ -90,8 +95,9 @@ class TwoTower(nn.Module):
         """Build the index of all item vectors."""
         self.eval()
         with torch.no_grad():
-            rows = torch.arange(len(self.item_index))
-            for part in rows.split(_ITEM_ROWS_AT_ONCE):
+            rows = torch.arange(len(self.item_index), device=self.item_index.device)
+            for start in range(0, len(rows), _ITEM_ROWS_AT_ONCE):
+                part = rows[start : start + _ITEM_ROWS_AT_ONCE]
                 self.item_index[part] = self.encode_items(part, self.groups[part])
 
     def encode(self, user: Tensor, age: Tensor, month: Tensor) -> Tensor:
@@ -240,9 +246,7 @@ def _inputs(dataset: Dataset, targets: Indices, ages: NDArray[np.float32]) -> Ba
     }
 
 
-def _batches(
-    dataset: Dataset, config: TwoTowerConfig, rng: np.random.Generator
-) -> Iterator[Batch]:
+def _batches(dataset: Dataset, config: TwoTowerConfig, rng: np.random.Generator) -> Iterator[Batch]:
     ages = _ages(dataset)
     for targets in shuffled(dataset.train, config.batch_size, rng):
         item = torch.from_numpy(dataset.histories.items[targets])
@@ -305,4 +309,6 @@ MODEL = Model(
     evaluate=evaluate,
     baselines=baselines,
     monitor="recall@12",
+    headline=("recall@12", "recall@100", "map@12"),
+    baseline="recent popularity",
 )

@@ -1,0 +1,89 @@
+"""`seqrec-export build`, the main command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seqrec_cli import options
+from seqrec_cli.console import print_json, print_table
+
+if TYPE_CHECKING:
+    from seqrec_cli.export import Outcome
+
+
+def build(
+    model: options.ModelNames = None,
+    data: options.Data = None,
+    columns: options.Columns = None,
+    repository: options.Repository = None,
+    config: options.ConfigFile = None,
+    settings: options.Settings = None,
+    seed: options.Seed = None,
+    top_k: options.TopK = None,
+    keep: options.Keep = 3,
+    runs: options.Runs = None,
+    users: options.Users = None,
+    items: options.Items = None,
+    events: options.Events = None,
+    resume: options.Resume = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train even if this very run is there already.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Train, export to ONNX, verify against PyTorch, and publish for Triton.
+
+    What was done before from the same data, settings and code is not done again.
+
+    Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`
+    """
+    plan = options.make_plan(
+        config=config,
+        data=data,
+        columns=columns,
+        models=model,
+        seed=seed,
+        runs=runs,
+        repository=repository,
+        top_k=top_k,
+        settings=settings,
+        synthetic={"users": users, "items": items, "events": events},
+    )
+    report(build_all(plan, keep=keep, resume=resume, retrain=retrain), plan, json=json)
+
+
+def build_all(
+    plan: options.Plan, *, keep: int = 3, resume: bool = False, retrain: bool = False
+) -> list[Outcome]:
+    """Every model of the plan, from the log to the repository."""
+    from seqrec_cli.export import export_one
+    from seqrec_cli.train import read_log, train_one
+    from seqrec_export.models import MODELS
+    from seqrec_export.run import require
+
+    interactions = read_log(plan)
+    for name in plan.models:
+        require(MODELS[name], interactions)  # before the first of them trains for an hour
+    outcomes = []
+    for name in plan.models:
+        run = train_one(plan, name, interactions, resume=resume, retrain=retrain)
+        outcomes.append(export_one(run, plan, keep=keep))
+    return outcomes
+
+
+def report(outcomes: list[Outcome], plan: options.Plan, *, json: bool) -> None:
+    """Say what was built, for people or for programs."""
+    from seqrec_cli.train import METRIC_COLUMNS, metric_row
+
+    if json:
+        print_json({outcome.run.model.name: outcome.as_dict() for outcome in outcomes})
+        return
+    rows: list[tuple[Any, ...]] = [metric_row(outcome.run) for outcome in outcomes]
+    print_table("Test metrics", METRIC_COLUMNS, rows)
+    print_table(
+        f"Published in {plan.repository}",
+        ("model", "version", "cases", "largest |ONNX - PyTorch|", "file"),
+        [row for outcome in outcomes for row in outcome.rows()],
+    )

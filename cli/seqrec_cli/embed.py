@@ -1,0 +1,70 @@
+"""`seqrec-export embed`: every user's vector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqrec_cli import options
+from seqrec_cli.console import note, print_json
+
+
+def embed(
+    model: Annotated[str, typer.Option("--model", "-m", help="Model to embed with.")] = "gru4att",
+    data: options.Data = None,
+    columns: options.Columns = None,
+    out: Annotated[
+        Path, typer.Option(help="File for the vectors; .npy, with a .parquet beside.")
+    ] = Path("embeddings.npy"),
+    config: options.ConfigFile = None,
+    runs: options.Runs = None,
+    batch_size: Annotated[int, typer.Option(help="Users at a time.")] = 1024,
+    users: options.Users = None,
+    items: options.Items = None,
+    events: options.Events = None,
+    resume: options.Resume = False,
+    json: options.Json = False,
+) -> None:
+    """Encode every user of a log: vectors as .npy, and as a column of a Parquet file.
+
+    Rows are in the order in which users first appear in the log. The exported encoder does the
+    work, so these are the vectors that the server gives.
+
+    Example: `seqrec-export embed --model gru4att --data jdsearch:users.txt --out users.npy`
+    """
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from seqrec_cli.train import read_log
+    from seqrec_export.bulk import embed_users
+    from seqrec_export.run import load
+
+    plan = options.make_plan(
+        config=config,
+        data=data,
+        columns=columns,
+        models=[model],
+        runs=runs,
+        synthetic={"users": users, "items": items, "events": events},
+    )
+    run = load(plan.runs / model)
+    interactions = read_log(plan)
+    from rich.console import Console
+
+    bars = (TextColumn("encoding users"), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*bars, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=len(interactions.user_ids))
+        vectors, table = embed_users(
+            run,
+            interactions,
+            out,
+            batch_size=batch_size,
+            resume=resume,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    if json:
+        print_json({"vectors": vectors, "table": table, "users": len(interactions.user_ids)})
+    else:
+        note(f"{len(interactions.user_ids):,} users")
+        typer.echo(f"{vectors}\n{table}")

@@ -1,0 +1,89 @@
+"""The app: one command a file, and the boundary where mistakes become one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from seqrec_cli.build import build
+from seqrec_cli.demo import demo
+from seqrec_cli.doctor import doctor
+from seqrec_cli.embed import embed
+from seqrec_cli.export import export
+from seqrec_cli.inspect import inspect
+from seqrec_cli.models import models
+from seqrec_cli.recommend import recommend
+from seqrec_cli.serve import serve
+from seqrec_cli.train import train
+from seqrec_cli.verify import verify
+from seqrec_export.errors import SeqrecError
+
+TRAINING, SERVING = "Training", "Serving"
+COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
+    (TRAINING, build),
+    (TRAINING, train),
+    (TRAINING, export),
+    (TRAINING, verify),
+    (TRAINING, embed),
+    (TRAINING, models),
+    (SERVING, serve),
+    (SERVING, recommend),
+    (SERVING, inspect),
+    (SERVING, doctor),
+    (SERVING, demo),
+)
+
+app = typer.Typer(
+    help="Train sequential recommenders, export them to ONNX, serve raw ids from Triton.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+for panel, command in COMMANDS:
+    app.command(rich_help_panel=panel)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("seqrec-export"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Train sequential recommenders, export them to ONNX, serve raw ids from Triton."""
+
+
+def main() -> None:
+    """Run the app; a user's mistake is one line on stderr and exit status 1."""
+    try:
+        app(standalone_mode=True)
+    except SeqrecError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        again = " ".join(sys.argv[1:])
+        advice = f"; go on with: seqrec-export {again} --resume" if _resumable() else ""
+        typer.secho(f"stopped{advice}", err=True)
+        sys.exit(130)
+
+
+def _resumable() -> bool:
+    return len(sys.argv) > 1 and sys.argv[1] in {"build", "train", "embed"}
+
+
+if __name__ == "__main__":
+    main()

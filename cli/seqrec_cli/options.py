@@ -1,0 +1,217 @@
+"""Options that several commands share, and the one TOML file that can hold them all.
+
+    data = "movielens:ml-1m/ratings.dat"
+    models = ["sasrec"]
+    top_k = 100
+
+    [columns]
+    user = "uid"
+
+    [settings.sasrec]
+    dim = 64
+
+What stands on the command line wins over the file, the file over the defaults.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seqrec_export.errors import SeqrecError
+
+if TYPE_CHECKING:
+    from seqrec_export.interactions import Interactions
+
+DEFAULT_RUNS = Path("runs")
+DEFAULT_REPOSITORY = Path("model_repository")
+DEFAULT_URL = "127.0.0.1:8001"
+
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help="Model to build; repeat for several. Default: all."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Log to train on, as READER:PATH (movielens, hm, jdsearch, table), or synthetic."
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Column names for table, as user=uid,item=sku,time=ts."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with any of these settings.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Model setting, as dim=64 or sasrec.dim=64; see `models NAME` for all."
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random. Default: 0.")]
+Runs = Annotated[Path | None, typer.Option(help="Folder of the run folders. Default: runs.")]
+Repository = Annotated[
+    Path | None,
+    typer.Option("--repository", "-r", help="Triton model repository. Default: model_repository."),
+]
+TopK = Annotated[
+    int | None, typer.Option(help="Items in an answer, fixed at export. Default: 100.")
+]
+Keep = Annotated[int, typer.Option(help="Versions of each model that stay for rollback.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")]
+Url = Annotated[str, typer.Option(help="gRPC address of the server.")]
+Users = Annotated[int | None, typer.Option(help="Users of the synthetic shop.")]
+Items = Annotated[int | None, typer.Option(help="Items of the synthetic shop.")]
+Events = Annotated[int | None, typer.Option(help="Events of the synthetic shop.")]
+
+_FILE_KEYS = ("data", "models", "seed", "runs", "repository", "top_k", "columns", "settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a command is to do, from the file and the command line."""
+
+    data: str
+    columns: Mapping[str, str]
+    models: tuple[str, ...]
+    seed: int
+    runs: Path
+    repository: Path
+    top_k: int
+    settings: Mapping[str, Mapping[str, Any]]  # by model
+
+    def read(self) -> Interactions:
+        """The log that the plan names."""
+        from seqrec_export.readers import read
+
+        return read(self.data, self.columns)
+
+    def config(self, name: str) -> Any:
+        """The config of one model: its defaults and what the plan sets."""
+        from seqrec_export.models import MODELS
+
+        return MODELS[name].config(**self.settings.get(name, {}))
+
+
+def make_plan(
+    *,
+    config: Path | None = None,
+    data: str | None = None,
+    columns: str | None = None,
+    models: list[str] | None = None,
+    seed: int | None = None,
+    runs: Path | None = None,
+    repository: Path | None = None,
+    top_k: int | None = None,
+    settings: list[str] | None = None,
+    synthetic: Mapping[str, int | None] | None = None,
+) -> Plan:
+    """Merge command line, file and defaults. Raises SeqrecError for what does not exist."""
+    from seqrec_export.exported import DEFAULT_TOP_K
+    from seqrec_export.models import MODELS
+
+    file = _read_file(config)
+    names = tuple(models or file.get("models") or MODELS)
+    for name in names:
+        if name not in MODELS:
+            raise SeqrecError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
+    source = data or file.get("data", "synthetic")
+    given = {key: value for key, value in (synthetic or {}).items() if value is not None}
+    if given:
+        if source.partition(":")[0] != "synthetic":
+            raise SeqrecError(f"--{next(iter(given))} is for --data synthetic, not for {source}")
+        source += "," if ":" in source else ":"
+        source += ",".join(f"{key}={value}" for key, value in given.items())
+    merged: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for name, values in file.get("settings", {}).items():
+        for key, value in values.items():
+            _assign(merged, f"{name}.{key}", value, models_of_file=True)
+    for text in settings or []:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise SeqrecError(f"--set {text}: write a setting and its value, as dim=64")
+        _assign(merged, key, value, models_of_file=False)
+    return Plan(
+        data=source,
+        columns=_parse_columns(columns) if columns else file.get("columns", {}),
+        models=names,
+        seed=seed if seed is not None else file.get("seed", 0),
+        runs=runs or Path(file.get("runs", DEFAULT_RUNS)),
+        repository=repository or Path(file.get("repository", DEFAULT_REPOSITORY)),
+        top_k=top_k if top_k is not None else file.get("top_k", DEFAULT_TOP_K),
+        settings=merged,
+    )
+
+
+def _read_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SeqrecError(f"{path} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SeqrecError(f"{path} is no TOML file: {error}") from error
+    for key in content:
+        if key not in _FILE_KEYS:
+            raise SeqrecError(f"{path} sets {key!r}; it can set {', '.join(_FILE_KEYS)}")
+    return content
+
+
+def _parse_columns(text: str) -> dict[str, str]:
+    columns = {}
+    for part in text.split(","):
+        name, separator, column = part.partition("=")
+        if not separator or not column:
+            raise SeqrecError(f"--columns {text}: write it as user=uid,item=sku,time=ts")
+        columns[name.strip()] = column.strip()
+    return columns
+
+
+def _assign(
+    merged: dict[str, dict[str, Any]], key: str, value: Any, *, models_of_file: bool
+) -> None:
+    """Put `dim` or `sasrec.dim` where it belongs, as the type that the config declares."""
+    from seqrec_export.models import MODELS
+
+    model, _, name = key.rpartition(".")
+    if model and model not in MODELS:
+        raise SeqrecError(f"{key}: no model is called {model!r}; there are {', '.join(MODELS)}")
+    if model and model not in merged:
+        if models_of_file:
+            return  # a file may hold settings of models that this command does not build
+        raise SeqrecError(f"{key}: {model} is not among the models to build")
+    takers = [model] if model else list(merged)
+    found = False
+    for taker in takers:
+        types = {f.name: str(f.type) for f in fields(MODELS[taker].config)}
+        if name in types:
+            merged[taker][name] = _convert(f"{taker}.{name}", value, types[name])
+            found = True
+    if not found:
+        known = sorted({f.name for taker in takers for f in fields(MODELS[taker].config)})
+        raise SeqrecError(
+            f"{', '.join(takers)} has no setting {name!r}; there are {', '.join(known)}"
+        )
+
+
+def _convert(key: str, value: Any, kind: str) -> Any:
+    if kind == "bool":
+        words = {"true": True, "false": False}
+        if isinstance(value, bool) or str(value).lower() in words:
+            return value if isinstance(value, bool) else words[str(value).lower()]
+        raise SeqrecError(f"{key} is {value!r}; give true or false")
+    try:
+        if kind == "int" and float(value) != int(float(value)):
+            raise ValueError
+        return int(float(value)) if kind == "int" else float(value)
+    except (ValueError, OverflowError) as error:
+        raise SeqrecError(f"{key} is {value!r}; give a number ({kind})") from error

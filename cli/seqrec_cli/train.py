@@ -1,0 +1,104 @@
+"""`seqrec-export train`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seqrec_cli import options
+from seqrec_cli.console import figures, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from seqrec_export.interactions import Interactions
+    from seqrec_export.run import Run
+
+
+def train(
+    model: options.ModelNames = None,
+    data: options.Data = None,
+    columns: options.Columns = None,
+    config: options.ConfigFile = None,
+    settings: options.Settings = None,
+    seed: options.Seed = None,
+    runs: options.Runs = None,
+    users: options.Users = None,
+    items: options.Items = None,
+    events: options.Events = None,
+    resume: options.Resume = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train even if this very run is there already.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Train models and evaluate them on held-out events.
+
+    Example: `seqrec-export train --model sasrec --data movielens:ml-1m/ratings.dat --set dim=64`
+    """
+    plan = options.make_plan(
+        config=config,
+        data=data,
+        columns=columns,
+        models=model,
+        seed=seed,
+        runs=runs,
+        settings=settings,
+        synthetic={"users": users, "items": items, "events": events},
+    )
+    interactions = read_log(plan)
+    finished = [
+        train_one(plan, name, interactions, resume=resume, retrain=retrain) for name in plan.models
+    ]
+    if json:
+        print_json({run.model.name: dict(run.metrics) for run in finished})
+    else:
+        print_table("Test metrics", METRIC_COLUMNS, [metric_row(run) for run in finished])
+
+
+METRIC_COLUMNS = ("model", "held-out test", "baseline", "", "epochs", "training")
+
+
+def metric_row(run: Run) -> tuple[Any, ...]:
+    """One line of the table of metrics, the baseline beside."""
+    model, metrics = run.model, run.metrics
+    return (
+        model.name,
+        figures(metrics["test"], model.headline),
+        model.baseline,
+        figures(metrics["baselines"][model.baseline], model.headline),
+        len(metrics["curve"]),
+        f"{metrics['seconds']:.0f} s",
+    )
+
+
+def read_log(plan: options.Plan) -> Interactions:
+    """Read what the plan names and say what the reader noticed."""
+    note(f"reading {plan.data}")
+    interactions = plan.read()
+    note(
+        f"{len(interactions):,} events of {len(interactions.user_ids):,} users with "
+        f"{len(interactions.item_ids):,} items"
+    )
+    for text in interactions.notes:
+        note(f"note: {text}")
+    return interactions
+
+
+def train_one(
+    plan: options.Plan, name: str, interactions: Interactions, *, resume: bool, retrain: bool
+) -> Run:
+    """Train one model, or take the finished run of the same data, settings and seed."""
+    from seqrec_export import run
+    from seqrec_export.models import MODELS
+
+    path = plan.runs / name
+    chosen = MODELS[name]
+    model_config = plan.config(name)
+    key = run.run_key(chosen, model_config, plan.seed, interactions.fingerprint)
+    if not retrain and run.finished_key(path) == key:
+        note(f"{name}: {path} already is this run, not trained again")
+        return run.load(path)
+    note(f"{name}: training")
+    return run.train(
+        chosen, interactions, model_config, path, seed=plan.seed, resume=resume, progress=True
+    )

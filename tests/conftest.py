@@ -1,0 +1,63 @@
+"""One training, export and verification of every model a session; every test looks at the same."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from served import GRAPHS, TOP_K, Served, small_config
+
+from seqrec_export.exported import Exported, export_run, verify_exported
+from seqrec_export.interactions import Interactions
+from seqrec_export.models import MODELS
+from seqrec_export.readers.synthetic import generate
+from seqrec_export.repository import publish
+from seqrec_export.run import train
+
+
+@pytest.fixture(scope="session")
+def interactions() -> Interactions:
+    return generate(users=300, items=120, events=6000, sessions=300, seed=1)
+
+
+@pytest.fixture(scope="session")
+def exports(
+    interactions: Interactions, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Exported]:
+    """Model name -> its verified export; made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    @cache
+    def export(name: str) -> Exported:
+        config = small_config(name)
+        run = train(MODELS[name], interactions, config, folder / name, progress=False)
+        exported = export_run(run, TOP_K)
+        verify_exported(exported)
+        return exported
+
+    return export
+
+
+@pytest.fixture(scope="session", params=list(MODELS))
+def exported(request: pytest.FixtureRequest, exports: Callable[[str], Exported]) -> Exported:
+    """Every model in turn."""
+    return exports(request.param)
+
+
+@pytest.fixture(scope="session", params=GRAPHS, ids=[graph for _, graph in GRAPHS])
+def served(request: pytest.FixtureRequest, exports: Callable[[str], Exported]) -> Served:
+    """Every graph of every model in turn."""
+    model, graph = request.param
+    exported = exports(model)
+    return Served(exported, exported.graphs[graph])
+
+
+@pytest.fixture(scope="session")
+def repository(
+    exports: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A repository with every model."""
+    path = tmp_path_factory.mktemp("published") / "model_repository"
+    for name in MODELS:
+        publish(exports(name), path)
+    return path
