@@ -44,12 +44,12 @@ def exported(request: pytest.FixtureRequest, exports: Callable[[str], Exported])
     return exports(request.param)
 
 
-@pytest.fixture(scope="session", params=GRAPHS, ids=[graph for _, graph in GRAPHS])
+@pytest.fixture(scope="session", params=GRAPHS)
 def served(request: pytest.FixtureRequest, exports: Callable[[str], Exported]) -> Served:
     """Every graph of every model in turn."""
-    model, graph = request.param
+    model, _ = GRAPHS[request.param]
     exported = exports(model)
-    return Served(exported, exported.graphs[graph])
+    return Served(exported, exported.graphs[request.param])
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
+import torch
 from numpy.typing import NDArray
 
 from seqrec_export import parity
@@ -14,6 +16,8 @@ from seqrec_export.exported import Exported
 from seqrec_export.graph import Graph, Spec
 from seqrec_export.models import MODELS
 from seqrec_export.vocabulary import Vocabulary
+
+torch.set_num_threads(1)  # for tensors this small, threads do little but wait for each other
 
 Tensors = dict[str, NDArray[Any]]
 LOWEST = np.finfo(np.float32).min
@@ -36,11 +40,22 @@ def small_config(name: str, **other: Any) -> Any:
     return MODELS[name].config(**(SETTINGS[name] | other))
 
 
-def graph_names(model: str) -> list[str]:
-    return list(MODELS[model].graphs(small_config(model), TOP_K))
+GRAPHS = {
+    name: (model, graph)
+    for model in MODELS
+    for name, graph in MODELS[model].graphs(small_config(model), TOP_K).items()
+}
 
 
-GRAPHS = [(model, graph) for model in MODELS for graph in graph_names(model)]
+def over(takes: str = "", gives: str = "") -> pytest.MarkDecorator:
+    """The fixture `served` in turn: the graphs that have this input and this output."""
+    names = [
+        name
+        for name, (_, graph) in GRAPHS.items()
+        if (not takes or takes in {spec.name for spec in graph.inputs})
+        and (not gives or gives in {spec.name for spec in graph.outputs})
+    ]
+    return pytest.mark.parametrize("served", names, indirect=True)
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class Served:
 
     @property
     def parallel(self) -> list[str]:
-        """The history and what is parallel to it: inputs whose second axis is a length of theirs."""
+        """The history and the lists that are parallel to it."""
         return [n for n, s in self.inputs.items() if str(s.shape[1]).endswith("length")]
 
     @property

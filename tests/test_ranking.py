@@ -1,4 +1,4 @@
-"""What a fused graph promises of its ranking, and how encoder and scorer relate to it."""
+"""What a fused graph promises of its served, and how encoder and scorer relate to it."""
 
 from collections.abc import Callable
 
@@ -6,85 +6,76 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served import GRAPHS, LOWEST, TOLERANCE, TOP_K, WINDOW, Served, assert_same
+from served import LOWEST, TOLERANCE, TOP_K, WINDOW, Served, assert_same, over
 
 from seqrec_export.exported import Exported
+from seqrec_export.models import MODELS
 
-FUSED = [(model, graph) for model, graph in GRAPHS if model == graph]
-RANKING = [(model, graph) for model, graph in FUSED if model != "mlink"]  # it rates candidates
 BATCHES = st.integers(1, 16)
 LENGTHS = st.integers(0, 3 * WINDOW)
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 
 
-@pytest.fixture(scope="session", params=RANKING, ids=[graph for _, graph in RANKING])
-def ranking(request: pytest.FixtureRequest, exports: Callable[[str], Exported]) -> Served:
-    """Every graph that recommends from the catalogue."""
-    model, graph = request.param
-    exported = exports(model)
-    return Served(exported, exported.graphs[graph])
-
-
+@over(gives="item_ids")
 @few
 @given(batch=BATCHES, length=LENGTHS, known=st.sampled_from([0.0, 0.5, 1.0]), seed=SEEDS)
 def test_ids_are_distinct_and_scores_descend(
-    ranking: Served, batch: int, length: int, known: float, seed: int
+    served: Served, batch: int, length: int, known: float, seed: int
 ) -> None:
-    request = ranking.request(
+    request = served.request(
         np.random.default_rng(seed), batch=batch, length=length, known=known, unequal=True, odd=True
     )
-    answer = ranking.onnx(request)
+    answer = served.onnx(request)
     assert (np.diff(answer["scores"], axis=1) <= 0).all()
     for ids in answer["item_ids"]:
         assert len(set(ids)) == TOP_K
-        assert set(ids) <= set(ranking.vocabularies["items"].ids)
+        assert set(ids) <= set(served.vocabularies["items"].ids)
 
 
+@over(takes="history_item_ids", gives="item_ids")
 @few
 @given(batch=BATCHES, length=LENGTHS, seed=SEEDS)
 def test_what_the_history_holds_is_never_recommended(
-    ranking: Served, batch: int, length: int, seed: int
+    served: Served, batch: int, length: int, seed: int
 ) -> None:
-    if not ranking.reads_history:
-        pytest.skip(f"{ranking.graph.name} takes no history: people buy the same again")
     rng = np.random.default_rng(seed)
-    request = ranking.request(rng, batch=batch, length=length + 2 * WINDOW, known=0.9)
+    request = served.request(rng, batch=batch, length=length + 2 * WINDOW, known=0.9)
     # The most likely answers of all stand before the window.
-    first = ranking.onnx(request)["item_ids"][:, : 2 * WINDOW]
+    first = served.onnx(request)["item_ids"][:, : 2 * WINDOW]
     request["history_item_ids"][:, : 2 * WINDOW] = first
     for history, ids in zip(
-        request["history_item_ids"], ranking.onnx(request)["item_ids"], strict=True
+        request["history_item_ids"], served.onnx(request)["item_ids"], strict=True
     ):
         assert not set(history) & set(ids)
 
 
+@over(takes="history_item_ids", gives="item_ids")
 @few
 @given(seed=SEEDS, left=st.integers(0, TOP_K - 1))
 def test_a_history_of_nearly_everything_leaves_empty_ids_with_the_lowest_score(
-    ranking: Served, seed: int, left: int
+    served: Served, seed: int, left: int
 ) -> None:
-    if not ranking.reads_history:
-        pytest.skip(f"{ranking.graph.name} takes no history: people buy the same again")
     rng = np.random.default_rng(seed)
-    ids = np.array(ranking.vocabularies["items"].ids, dtype=object)
+    ids = np.array(served.vocabularies["items"].ids, dtype=object)
     shuffled = rng.permutation(ids)
-    request = ranking.request(rng, batch=1, length=len(ids) - left)
+    request = served.request(rng, batch=1, length=len(ids) - left)
     request["history_item_ids"] = shuffled[None, left:]
-    answer = ranking.onnx(request)
+    answer = served.onnx(request)
     assert set(answer["item_ids"][0, :left]) == set(shuffled[:left])
     assert (answer["item_ids"][0, left:] == "").all()
     assert (answer["scores"][0, left:] == LOWEST).all()
 
 
+@over(gives="item_ids")
 @few
 @given(batch=BATCHES, length=LENGTHS, small=st.integers(1, TOP_K), seed=SEEDS)
 def test_a_prefix_of_the_answer_is_the_answer_of_a_smaller_top_k(
-    ranking: Served, batch: int, length: int, small: int, seed: int
+    served: Served, batch: int, length: int, small: int, seed: int
 ) -> None:
-    request = ranking.request(np.random.default_rng(seed), batch=batch, length=length)
-    smaller = ranking.torch(request, ranking.with_top_k(small))
-    answer = ranking.onnx(request)
+    request = served.request(np.random.default_rng(seed), batch=batch, length=length)
+    smaller = served.torch(request, served.with_top_k(small))
+    answer = served.onnx(request)
     prefix = answer | {name: answer[name][:, :small] for name in ("item_ids", "scores")}
     assert_same(prefix, smaller, but=("item_ids",))
     # Ids may differ only where the next ones have the same score.
@@ -100,7 +91,7 @@ def test_a_prefix_of_the_answer_is_the_answer_of_a_smaller_top_k(
 
 @few
 @given(batch=BATCHES, length=LENGTHS, seed=SEEDS)
-@pytest.mark.parametrize("name", [graph for _, graph in FUSED])
+@pytest.mark.parametrize("name", MODELS)
 def test_encoder_and_scorer_together_give_the_scores_of_the_fused_graph(
     exports: Callable[[str], Exported], name: str, batch: int, length: int, seed: int
 ) -> None:
@@ -114,7 +105,7 @@ def test_encoder_and_scorer_together_give_the_scores_of_the_fused_graph(
     np.testing.assert_array_equal(encoded["known_items"], whole["known_items"])
     candidates = whole["item_ids"] if fused.ranks else request["candidate_ids"]
     scored = scorer.onnx({"user_embedding": encoded["user_embedding"], "candidate_ids": candidates})
-    # A ranking without a known item is by popularity; everything else is by score.
+    # A served without a known item is by popularity; everything else is by score.
     by_score = (whole["known_items"][:, 0] > 0) | (not fused.ranks) | (not fused.reads_history)
     np.testing.assert_allclose(
         scored["scores"][by_score], whole["scores"][by_score], rtol=1e-6, atol=TOLERANCE

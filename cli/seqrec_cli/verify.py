@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from seqrec_cli import options
 from seqrec_cli.console import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from seqrec_export.parity import GraphParity
 
 
 def verify(
@@ -26,7 +31,7 @@ def verify(
     from seqrec_export.run import load
 
     plan = options.make_plan(config=config, models=model, runs=runs, seed=seed, top_k=top_k)
-    results = {}
+    results: dict[str, GraphParity] = {}
     for name in plan.models:
         exported = export_run(load(plan.runs / name), plan.top_k, report=note)
         results |= verify_exported(exported, seed=plan.seed, report=note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from seqrec_export.histories import sorted_events
 from seqrec_export.interactions import SECONDS_PER_DAY, Interactions
 from seqrec_export.run import Run
 
+_vectors_file: Callable[..., Any] = np.lib.format.open_memmap  # has no types
 _SAVE_EVERY = 20  # batches between two records of how far it came
 
 
@@ -59,8 +59,8 @@ def embed_users(
     out.parent.mkdir(parents=True, exist_ok=True)
     if not done:
         part.unlink(missing_ok=True)
-        np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(total, dim)).flush()
-    vectors = np.lib.format.open_memmap(part, mode="r+")
+        _vectors_file(part, mode="w+", dtype=np.float32, shape=(total, dim)).flush()
+    vectors = _vectors_file(part, mode="r+")
     rows = _Rows(interactions, graph, run)
     runtime = parity.session(exported.model_file(name))
     for i, start in enumerate(range(done, total, batch_size)):

@@ -115,7 +115,7 @@ def basket_metrics(
     row_of_user = np.searchsorted(users, histories.users[positions])
     relevant = np.unique(row_of_user.astype(np.int64) * rows + histories.items[positions])
     num_relevant = np.bincount(relevant // rows, minlength=len(users))
-    deepest = min(max(ks), rows - NUM_RESERVED)
+    deepest = min(max(*ks, 12), rows - NUM_RESERVED)
     hits = np.zeros((len(users), deepest), bool)
     batch_size = max(1, min(1024, _SCORES_AT_ONCE // rows))
     with torch.inference_mode():

@@ -110,6 +110,11 @@ def prepare(interactions: Interactions, split: SplitKind, seed: int = 0) -> Data
     counts = np.diff(offsets)
     part = _split(users, times, offsets, split, seed)
     is_train = part == 0
+    if not is_train.any() and interactions.sessions is None:
+        raise SeqrecError(
+            f"{interactions.source} leaves nothing to train on: the {split} split holds back all "
+            f"of its {len(interactions)} events; give a longer log"
+        )
     sessions = interactions.sessions
     session_part = _split_sessions(sessions, seed) if sessions is not None else None
 
@@ -164,7 +169,7 @@ def prepare(interactions: Interactions, split: SplitKind, seed: int = 0) -> Data
         item_features=item_features,
         sessions=None
         if sessions is None or session_part is None
-        else _place_sessions(sessions, session_part, histories, item_index),
+        else _place_sessions(sessions, session_part, histories, part, item_index),
         user_ids=interactions.user_ids,
         notes=(*interactions.notes, *notes),
     )
@@ -255,18 +260,27 @@ def _place_sessions(
     sessions: Sessions,
     part: NDArray[np.int8],
     histories: Histories,
+    event_part: NDArray[np.int8],
     item_index: NDArray[np.int64],
 ) -> SessionSet:
-    """Find for each session how many events of its user happened strictly before it."""
+    """Find for each session how many events of its user happened strictly before it.
+
+    A session of one part of the split sees no event of a later part: those are a user's last ones.
+    """
     base = int(min(histories.times.min(initial=0), sessions.times.min(initial=0)))
     shift = np.int64(40)  # 2^40 seconds and 2^23 users fit into one sortable int64
     event_keys = (histories.users.astype(np.int64) << shift) | (histories.times - base)
     session_keys = (sessions.users.astype(np.int64) << shift) | (sessions.times - base)
     ends = np.searchsorted(event_keys, session_keys, side="left")
+    starts = histories.offsets[sessions.users]
+    for own in (0, 1):
+        visible = (event_part >= 0) & (event_part <= own)
+        count = np.bincount(histories.users[visible], minlength=histories.num_users)
+        ends = np.where(part == own, np.minimum(ends, starts + count[sessions.users]), ends)
     candidates = item_index[sessions.candidates]
     assert PAD not in candidates
     return SessionSet(
-        starts=histories.offsets[sessions.users],
+        starts=starts,
         ends=ends.astype(np.int64),
         times=sessions.times,
         offsets=sessions.offsets,

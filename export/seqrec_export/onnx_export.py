@@ -17,6 +17,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.graph import Axis, Graph, Spec
@@ -88,13 +89,19 @@ def _to_onnx(graph: Graph, net: nn.Module) -> Any:
     )
     with _quiet():
         # torch.export first: it fails loudly where torch.onnx.export would freeze an axis.
-        program = torch.export.export(
-            _Exported(net, graph),
-            example,
-            dynamic_shapes={"inputs": shapes},
-            strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
+        try:
+            program = torch.export.export(
+                _Exported(net, graph),
+                example,
+                dynamic_shapes={"inputs": shapes},
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+        except UserError as error:
+            reason = " ".join(str(error).split())
+            raise SeqrecError(
+                f"{graph.name} holds for some sizes of {', '.join(axes)} only: {reason}"
+            ) from error
         onnx_program = torch.onnx.export(
             program,
             dynamo=True,

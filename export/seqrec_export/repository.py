@@ -125,18 +125,22 @@ def _publish_one(exported: Exported, name: str, repository: Path) -> Published:
     if existing:
         latest = folder / str(existing[-1]) / MODEL_FILE
         if latest.exists() and sha256_file(latest) == sha256_file(source / MODEL_FILE):
+            if not (folder / CONFIG_FILE).exists():  # a publisher was killed just before it
+                write_text(folder / CONFIG_FILE, config_text(model_config(exported.graphs[name])))
             return Published(name=name, version=existing[-1], new=False)
     version = existing[-1] + 1 if existing else 1
     staging = repository.with_name(f".{repository.name}.staging")
     remove(staging)
-    shutil.copytree(source, staging / str(version))
-    write_json(staging / str(version) / "metrics.json", dict(exported.run.metrics))
-    folder.mkdir(exist_ok=True)
-    write_json(folder / CONTRACT_FILE, contract(exported.graphs[name]))
-    (staging / str(version)).rename(folder / str(version))
+    try:
+        shutil.copytree(source, staging / str(version))
+        write_json(staging / str(version) / "metrics.json", dict(exported.run.metrics))
+        folder.mkdir(exist_ok=True)
+        write_json(folder / CONTRACT_FILE, contract(exported.graphs[name]))
+        (staging / str(version)).rename(folder / str(version))
+    finally:
+        remove(staging)
     # The config comes last: without it Triton does not take the folder for a model.
     write_text(folder / CONFIG_FILE, config_text(model_config(exported.graphs[name])))
-    remove(staging)
     return Published(name=name, version=version, new=True)
 
 

@@ -34,8 +34,9 @@ class _Epoch(IterableDataset[Batch]):
         self.length = model.num_batches(dataset, config)
 
     def __iter__(self) -> Iterator[Batch]:
+        # A generator: Lightning makes the first iterator before it says which epoch begins.
         rng = np.random.default_rng([self.seed, self.epoch])
-        return self.model.batches(self.dataset, self.config, rng)
+        yield from self.model.batches(self.dataset, self.config, rng)
 
     def __len__(self) -> int:
         return self.length
@@ -58,8 +59,12 @@ class _Fit(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.epoch_data.epoch = self.current_epoch
-        # A resumed run has to draw the same dropout masks as one that was never stopped.
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # A resumed run has to draw the same dropout masks as one that was never stopped. Not at the
+        # start of the epoch: making an iterator draws too, and a resumed run makes it earlier.
+        if batch_idx == 0:
+            torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         loss: Tensor = self.net.loss(batch)

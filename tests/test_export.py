@@ -1,0 +1,303 @@
+"""Exported files: what stands in them, what is told of them, and that mistakes are caught."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from served import TOLERANCE, TOP_K, Served, over
+from tritonclient.grpc import model_config_pb2
+
+from seqrec_export.errors import SeqrecError
+from seqrec_export.exported import Exported, export_run, verify_exported
+from seqrec_export.folders import read_json
+from seqrec_export.onnx_export import export_graph
+from seqrec_export.repository import publish
+from seqrec_export.run import load
+from seqrec_export.triton_config import parse_config
+
+ONNX_TYPES = {
+    TensorProto.STRING: ("BYTES", model_config_pb2.TYPE_STRING),
+    TensorProto.FLOAT: ("FP32", model_config_pb2.TYPE_FP32),
+    TensorProto.INT32: ("INT32", model_config_pb2.TYPE_INT32),
+}
+NEWER_OPERATORS = ("Pad", "Reshape", "Cast")  # kernels on CUDA came later than opset 19
+OLD_RUNTIME = Path(sys.prefix) / "onnxruntime-1.19"
+
+
+def model(served: Served) -> onnx.ModelProto:
+    return onnx.load(served.exported.model_file(served.graph.name))
+
+
+def tensors(infos: object) -> dict[str, tuple[int, list[str | int]]]:
+    """Name -> element type, axes (a name, or a fixed size)."""
+    return {
+        info.name: (
+            info.type.tensor_type.elem_type,
+            [d.dim_param or d.dim_value for d in info.type.tensor_type.shape.dim],
+        )
+        for info in infos
+    }
+
+
+@over()
+def test_axes_are_symbolic_by_name_and_ids_are_strings(served: Served) -> None:
+    graph = model(served).graph
+    for infos, specs in ((graph.input, served.inputs), (graph.output, served.outputs)):
+        found = tensors(infos)
+        assert list(found) == list(specs)
+        for name, (elem_type, axes) in found.items():
+            assert axes == list(specs[name].shape), name
+            assert axes[0] == "batch"
+            is_id = name.endswith(("_id", "_ids", "_types", "_name"))
+            assert (elem_type == TensorProto.STRING) == is_id, name
+
+
+@over()
+def test_files_are_what_onnx_runtime_1_19_reads(served: Served) -> None:
+    proto = model(served)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.ir_version == 10
+    opsets = {opset.domain: opset.version for opset in proto.opset_import}
+    assert opsets == {"": 18, "ai.onnx.ml": 3}
+    assert not proto.functions
+    used = {(node.domain, node.op_type) for node in proto.graph.node}
+    assert {domain for domain, _ in used} <= {"", "ai.onnx.ml"}
+    assert {op for domain, op in used if domain} <= {"LabelEncoder"}
+
+
+def published(repository: Path, name: str) -> tuple[onnx.ModelProto, object, dict]:
+    folder = repository / name
+    return (
+        onnx.load(folder / "1" / "model.onnx"),
+        parse_config((folder / "config.pbtxt").read_text()),
+        read_json(folder / "contract.json"),
+    )
+
+
+@over()
+def test_config_and_contract_agree_with_the_onnx_file(served: Served, repository: Path) -> None:
+    name = served.graph.name
+    proto, config, contract = published(repository, name)
+    assert config.name == contract["model"] == name
+    assert config.backend == "onnxruntime"
+    assert config.HasField("dynamic_batching")
+    assert config.max_batch_size == contract["max_batch_size"] > 1
+    ends = (
+        (proto.graph.input, config.input, contract["inputs"]),
+        (proto.graph.output, config.output, contract["outputs"]),
+    )
+    for infos, declared, told in ends:
+        truth = tensors(infos)
+        assert [t.name for t in declared] == [t["name"] for t in told] == list(truth)
+        for tensor, entry in zip(declared, told, strict=True):
+            elem_type, axes = truth[tensor.name]
+            datatype, data_type = ONNX_TYPES[elem_type]
+            assert tensor.data_type == data_type
+            assert entry["datatype"] == datatype
+            assert entry["shape"] == axes
+            # Triton leaves out the batch, and has -1 for an axis of any size.
+            assert list(tensor.dims) == [-1 if isinstance(a, str) else a for a in axes[1:]]
+            assert entry["meaning"]
+
+
+@over()
+def test_golden_requests_are_answered_as_they_say(served: Served) -> None:
+    path = served.exported.model_file(served.graph.name).with_name("golden.json")
+    golden = json.loads(path.read_text(), parse_constant=lambda c: pytest.fail(f"JSON has no {c}"))
+    assert golden["model"] == served.graph.name
+    assert len(golden["requests"]) >= 4
+    dtypes = {"string": object, "float32": np.float32, "int32": np.int32}
+
+    def arrays(entries: dict, specs: dict) -> dict[str, np.ndarray]:
+        assert entries.keys() == specs.keys()
+        return {
+            name: np.array(
+                [float(v) if specs[name].dtype == "float32" else v for v in entry["data"]],
+                dtype=dtypes[specs[name].dtype],
+            ).reshape(entry["shape"])
+            for name, entry in entries.items()
+        }
+
+    for request in golden["requests"]:
+        answer = served.onnx(arrays(request["inputs"], served.inputs))
+        for name, values in arrays(request["outputs"], served.outputs).items():
+            if values.dtype == np.float32:
+                np.testing.assert_allclose(answer[name], values, rtol=0, atol=TOLERANCE)
+            else:
+                np.testing.assert_array_equal(answer[name], values)
+
+
+REPLAY = """
+import json, sys
+import numpy as np, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+answers = {}
+for path, request in json.load(sys.stdin):
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    dtypes = {"tensor(string)": object, "tensor(float)": np.float32, "tensor(int32)": np.int32}
+    given = {i.name: dtypes[i.type] for i in session.get_inputs()}
+    inputs = {n: np.array(v, dtype=given[n]).reshape(s) for n, (s, v) in request.items()}
+    names = [o.name for o in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, inputs)))
+    answers[path] = {n: [v.shape, v.ravel().tolist()] for n, v in outputs.items()}
+print(json.dumps([onnxruntime.__version__, answers]))
+"""
+
+
+def test_every_file_gives_the_same_answers_in_onnx_runtime_1_19(
+    exported: Exported,
+) -> None:
+    if not OLD_RUNTIME.is_dir():
+        pytest.skip(
+            f"no {OLD_RUNTIME.name} in the environment; `make onnxruntime-1.19` puts it there"
+        )
+    rng = np.random.default_rng(0)
+    replay, expected = [], {}
+    for graph in exported.graphs.values():
+        served = Served(exported, graph)
+        path = str(exported.model_file(graph.name))
+        request = served.request(rng, batch=5, length=2 * served.window, unequal=True)
+        replay.append((path, {n: [v.shape, v.ravel().tolist()] for n, v in request.items()}))
+        expected[path] = served.onnx(request)
+    process = subprocess.run(
+        [sys.executable, "-c", REPLAY],
+        input=json.dumps(replay),
+        env=os.environ | {"PYTHONPATH": str(OLD_RUNTIME)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    version, answers = json.loads(process.stdout)
+    assert version.startswith("1.19.")
+    for path, outputs in expected.items():
+        for name, values in outputs.items():
+            shape, data = answers[path][name]
+            assert tuple(shape) == values.shape
+            if values.dtype == np.float32:
+                # The newest runtime's ranking may differ among equal scores only; scores may not.
+                np.testing.assert_allclose(data, values.ravel(), rtol=0, atol=TOLERANCE)
+            elif name != "item_ids":
+                assert data == values.ravel().tolist()
+
+
+def copy(exported: Exported, path: Path, change: Callable[[dict], None] | None = None) -> Exported:
+    """The same run in another folder, perhaps with other weights, and its export."""
+    from safetensors.torch import load_file, save_file
+
+    for source in exported.run.path.rglob("*"):
+        target = path / source.relative_to(exported.run.path)
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    if change is not None:
+        weights = load_file(path / "weights.safetensors")
+        change(weights)
+        save_file(weights, path / "weights.safetensors")
+    return export_run(load(path), TOP_K)
+
+
+def nudge(weights: dict[str, torch.Tensor]) -> None:
+    weights["out_bias"][3] += 1e-2
+
+
+def test_an_export_is_made_again_only_when_weights_or_top_k_change(
+    exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    caser = exports("caser")
+    assert not export_run(caser.run, TOP_K).fresh
+    same = copy(caser, tmp_path / "same")
+    assert not same.fresh
+    before = same.model_file("caser").stat().st_mtime_ns
+    assert export_run(same.run, TOP_K - 1).fresh
+    assert same.model_file("caser").stat().st_mtime_ns != before
+    assert copy(caser, tmp_path / "other", nudge).fresh
+    with pytest.raises(SeqrecError, match="top-k"):
+        export_run(caser.run, 0)
+
+
+def test_the_same_weights_give_the_same_file(
+    exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    caser = exports("caser")
+    graph = caser.graphs["caser_scorer"]
+    one, other = (
+        export_graph(graph, caser.run.net, caser.run.vocabularies, tmp_path / folder)
+        for folder in ("one", "other")
+    )
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_weight_that_changed_after_the_export_is_found_and_not_published(
+    exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    exported = copy(exports("caser"), tmp_path / "run")
+    with torch.no_grad():
+        exported.run.net.out_bias[3] += 1e-2
+    with pytest.raises(SeqrecError, match=r"caser: .*; caser_scorer: "):
+        verify_exported(exported)
+    parity = {n: read_json(exported.folder / n / "parity.json") for n in exported.graphs}
+    assert {n: p["ok"] for n, p in parity.items()} == {
+        "caser": False,
+        "caser_encoder": True,
+        "caser_scorer": False,
+    }
+    assert parity["caser_scorer"]["max_abs_diff"] == pytest.approx(1e-2, rel=1e-3)
+    with pytest.raises(SeqrecError, match="differs from PyTorch"):
+        publish(exported, tmp_path / "repository")
+    assert not list((tmp_path / "repository").glob("*"))
+
+
+def test_a_file_that_was_not_verified_is_not_published(
+    exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    exported = copy(exports("caser"), tmp_path / "run")
+    with exported.model_file("caser_scorer").open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(SeqrecError, match=r"caser_scorer.*was not verified"):
+        publish(exported, tmp_path / "repository")
+    assert not list((tmp_path / "repository").glob("*"))
+
+
+def test_an_axis_that_the_network_freezes_is_refused(
+    exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    """A graph whose code holds for the example's sizes only must not get out."""
+    caser = exports("caser")
+    whole = caser.graphs["caser_scorer"]
+
+    def frozen_output(net: torch.nn.Module, user: torch.Tensor, items: torch.Tensor) -> tuple:
+        return (whole.function(net, user, items)[0].sum(dim=1, keepdim=True),)
+
+    def dropped_axis(net: torch.nn.Module, user: torch.Tensor, items: torch.Tensor) -> tuple:
+        return (whole.function(net, user, items)[0][:, 0],)
+
+    for function in (frozen_output, dropped_axis):
+        graph = dataclasses.replace(whole, function=function)
+        with pytest.raises(SeqrecError, match=r"caser_scorer: scores was exported with the axes"):
+            export_graph(graph, caser.run.net, caser.run.vocabularies, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_input_axis_that_the_network_freezes_is_refused(
+    exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    caser = exports("caser")
+    whole = caser.graphs["caser_scorer"]
+
+    def frozen_input(net: torch.nn.Module, user: torch.Tensor, items: torch.Tensor) -> tuple:
+        return (whole.function(net, user, items)[0] + torch.arange(items.shape[1]).view(1, 7),)
+
+    graph = dataclasses.replace(whole, function=frozen_input)
+    with pytest.raises(SeqrecError, match=r"caser_scorer holds for some sizes .*candidates.* only"):
+        export_graph(graph, caser.run.net, caser.run.vocabularies, tmp_path)

@@ -1,0 +1,226 @@
+"""Layers against slow, literal references."""
+
+import math
+
+import numpy as np
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from served import small_config
+from torch import Tensor, nn
+
+from seqrec_export import layers
+from seqrec_export.models import MODELS
+
+SEEDS = st.integers(0, 2**32 - 1)
+few = settings(max_examples=60, derandomize=True, deadline=None, database=None)
+ROWS = {"items": 40, "users": 12, "event_types": 5, "garment_group_name": 4, "index_group_name": 4}
+
+
+def net(name: str, seed: int, **settings: object) -> nn.Module:
+    torch.manual_seed(seed % 2**31)
+    built = MODELS[name].net(small_config(name, **settings), ROWS)
+    with torch.no_grad():  # fresh weights hide mistakes: zero biases, tiny embeddings
+        for parameter in built.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return built.eval()
+
+
+def holey(rng: np.random.Generator, batch: int, length: int) -> Tensor:
+    items = rng.integers(1, 9, (batch, length))
+    return torch.from_numpy(np.where(rng.random((batch, length)) < 0.4, 0, items))
+
+
+@few
+@given(
+    batch=st.integers(1, 5),
+    length=st.integers(0, 14),
+    window=st.integers(1, 6),
+    first=st.booleans(),
+    fixed=st.booleans(),
+    seed=SEEDS,
+)
+@example(batch=1, length=0, window=1, first=False, fixed=True, seed=0)
+def test_compact_keeps_the_last_real_events_in_order(
+    batch: int, length: int, window: int, first: bool, fixed: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    history = holey(rng, batch, length)
+    beside = torch.from_numpy(rng.random((batch, length)))
+    got = layers.compact(
+        history, beside, window=window, oldest_first_column=first, fixed_width=fixed
+    )
+    width = window if fixed else min(length + 1, window)
+    for row in range(batch):
+        real = [i for i in range(length) if history[row, i] != 0][-width:]
+        for values, compacted in ((history, got[0]), (beside, got[1])):
+            kept = [values[row, i].item() for i in real]
+            empty = [0] * (width - len(kept))
+            assert compacted[row].tolist() == (kept + empty if first else empty + kept)
+
+
+@few
+@given(length=st.integers(0, 8), other=st.integers(0, 12), seed=SEEDS)
+def test_align_cuts_or_fills_a_parallel_list(length: int, other: int, seed: int) -> None:
+    values = torch.from_numpy(np.random.default_rng(seed).random((3, other)))
+    aligned = layers.align(values, torch.zeros(3, length, dtype=torch.int64), missing=-5.0)
+    for row in range(3):
+        assert aligned[row].tolist() == (values[row].tolist() + [-5.0] * length)[:length]
+
+
+@few
+@given(
+    batch=st.integers(1, 5), length=st.integers(1, 9), size=st.sampled_from([1, 3, 8]), seed=SEEDS
+)
+def test_the_exported_gru_equals_nn_gru_up_to_each_length(
+    batch: int, length: int, size: int, seed: int
+) -> None:
+    """The ONNX operator is evaluated as the ONNX specification defines it, gate by gate."""
+    torch.manual_seed(seed % 2**31)
+    gru, x = layers.GRU(4, size), torch.randn(batch, length, 4)
+    lengths = torch.randint(1, length + 1, (batch,))
+    with torch.no_grad():
+        states, last = gru(x, lengths)
+        for row in range(batch):
+            real = int(lengths[row])
+            expected, _ = nn.GRU.forward(gru, x[row : row + 1, :real])
+            torch.testing.assert_close(states[row, :real], expected[0])
+            torch.testing.assert_close(last[row], expected[0, -1])
+            torch.testing.assert_close(last[row], literal_gru(gru, x[row, :real]))
+
+
+def literal_gru(gru: nn.GRU, x: Tensor) -> Tensor:
+    """Cho et al. 2014, with the reset gate after the recurrent product, as in nn.GRU."""
+    h = torch.zeros(gru.hidden_size)
+    for step in x:
+        from_x = (gru.weight_ih_l0 @ step + gru.bias_ih_l0).chunk(3)
+        from_h = (gru.weight_hh_l0 @ h + gru.bias_hh_l0).chunk(3)
+        reset, update = (torch.sigmoid(from_x[i] + from_h[i]) for i in (0, 1))
+        h = (1 - update) * torch.tanh(from_x[2] + reset * from_h[2]) + update * h
+    return h
+
+
+@few
+@given(length=st.integers(0, 8), dim=st.integers(1, 6), height=st.integers(1, 5), seed=SEEDS)
+def test_caser_equals_the_formulas_of_the_paper(
+    length: int, dim: int, height: int, seed: int
+) -> None:
+    """Tang and Wang 2018, equations 2 to 8; phi_c and phi_a are ReLU, as in the paper's code."""
+    caser = net("caser", seed, dim=dim, max_length=height, num_vertical=3, num_horizontal=2)
+    rng = np.random.default_rng(seed)
+    history = torch.from_numpy(rng.integers(2, ROWS["items"], (1, length)))
+    user = torch.tensor([[4]])
+    with torch.no_grad():
+        vector = caser.encode(history, user)[0]
+        if not length:
+            torch.testing.assert_close(vector, caser.cold)
+            return
+        padded = [0] * max(0, height - length) + history[0].tolist()[-height:]
+        image = torch.stack([caser.items.weight[i] for i in padded])  # L x d
+        vertical = [
+            sum(caser.vertical.weight[k, row] * image[row, column] for row in range(height))
+            + caser.vertical.bias[k]
+            for column in range(dim)
+            for k in range(3)
+        ]
+        horizontal = []
+        for h in range(1, height + 1):
+            convolve = caser.horizontal[h - 1]
+            for k in range(2):
+                filtered = [
+                    (image[i : i + h] * convolve.weight[k].T).sum() + convolve.bias[k]
+                    for i in range(height - h + 1)
+                ]
+                horizontal.append(max(torch.relu(value) for value in filtered))
+        z = torch.relu(caser.project(torch.stack(vertical + horizontal)))
+        torch.testing.assert_close(vector, torch.cat([z, caser.users.weight[4]]))
+        scores = caser.score(vector[None], torch.tensor([[5, 7]]))[0]
+        for score, item in zip(scores, (5, 7), strict=True):
+            expected = caser.out_vectors.weight[item] @ vector + caser.out_bias[item]
+            torch.testing.assert_close(score, expected)
+
+
+@few
+@given(length=st.integers(1, 9), changed=st.integers(0, 8), seed=SEEDS)
+def test_a_later_event_never_changes_an_earlier_state_of_sasrec(
+    length: int, changed: int, seed: int
+) -> None:
+    sasrec = net("sasrec", seed)
+    rng = np.random.default_rng(seed)
+    changed = min(changed, length - 1)
+    history = torch.from_numpy(rng.integers(2, ROWS["items"], (2, length)))
+    other = history.clone()
+    other[:, changed] = (history[:, changed] - 1) % (ROWS["items"] - 2) + 2
+    with torch.no_grad():
+        before, after = sasrec.states(history), sasrec.states(other)
+    torch.testing.assert_close(before[:, :changed], after[:, :changed], rtol=0, atol=0)
+    assert (before[:, changed:] != after[:, changed:]).any(dim=2).all()
+
+
+@few
+@given(length=st.integers(1, 9), padding=st.integers(1, 5), seed=SEEDS)
+def test_sasrec_trains_and_serves_the_same_states(length: int, padding: int, seed: int) -> None:
+    """Padding in front of a batch's shorter rows, and computing the last position only."""
+    sasrec = net("sasrec", seed, max_length=14)
+    history = torch.from_numpy(np.random.default_rng(seed).integers(2, 40, (2, length)))
+    padded = torch.cat([torch.zeros(2, padding, dtype=torch.int64), history], dim=1)
+    with torch.no_grad():
+        states = sasrec.states(history)
+        close = {"rtol": 1e-5, "atol": 1e-5}
+        torch.testing.assert_close(sasrec.states(padded)[:, padding:], states, **close)
+        torch.testing.assert_close(sasrec.encode(padded), states[:, -1], **close)
+
+
+def test_sasrec_tells_the_order_of_events() -> None:
+    sasrec = net("sasrec", 0)
+    with torch.no_grad():
+        one = sasrec.encode(torch.tensor([[3, 4, 5, 6]]))
+        other = sasrec.encode(torch.tensor([[4, 3, 5, 6]]))
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_the_positions_of_sasrec_are_the_sinusoids_of_the_paper() -> None:
+    """Vaswani et al. 2017, section 3.5: pairs of a sine and a cosine of one wavelength."""
+    positions = net("sasrec", 0, dim=6, num_heads=2).positions
+    for step in range(len(positions)):
+        for i in range(3):
+            angle = step / 10_000 ** (2 * i / 6)
+            assert math.isclose(positions[step, 2 * i], math.sin(angle), abs_tol=1e-6)
+            assert math.isclose(positions[step, 2 * i + 1], math.cos(angle), abs_tol=1e-6)
+
+
+@few
+@given(length=st.integers(1, 9), seed=SEEDS)
+def test_the_attention_of_gru4att_is_a_softmax_over_the_real_steps(length: int, seed: int) -> None:
+    model = net("gru4att", seed)
+    rng = np.random.default_rng(seed)
+    history = torch.from_numpy(rng.integers(2, 40, (1, length)))
+    types = torch.from_numpy(rng.integers(2, 5, (1, length)))
+    gaps = torch.from_numpy(rng.uniform(-5, 2000, (1, length)).astype(np.float32))
+    edges = [0, 1, 3, 7, 14, 30, 60, 90, 180, 365, 1000]  # days
+    with torch.no_grad():
+        vector = model.encode(history, types, gaps)[0]
+        x = model.items(history) + model.event_types(types)
+        # The rows of the gap embedding: padding, unknown, then one for every edge.
+        bucket = [2 + max([i for i, edge in enumerate(edges) if g >= edge] or [0]) for g in gaps[0]]
+        x = x + model.gaps(torch.tensor([bucket]))
+        states, _ = nn.GRU.forward(model.gru, x)
+        logits = [model.attention(state) for state in states[0]]
+        weights = torch.cat(logits).exp() / torch.cat(logits).exp().sum()
+        pooled = sum(weight * state for weight, state in zip(weights, states[0], strict=True))
+        torch.testing.assert_close(vector, model.out(pooled), rtol=1e-4, atol=1e-5)
+
+
+@few
+@given(top_k=st.integers(1, 12), seed=SEEDS)
+def test_top_items_never_gives_reserved_rows(top_k: int, seed: int) -> None:
+    scores = torch.from_numpy(np.random.default_rng(seed).normal(size=(4, 12)).astype(np.float32))
+    scores[:, :2] = 1e30
+    scores[3, 2:] = layers.LOWEST
+    indices, values = layers.top_items(scores, top_k)
+    for row in range(4):
+        best = sorted(range(2, 12), key=lambda i: -scores[row, i].item())
+        real = [i for i in best if scores[row, i] > layers.LOWEST][:top_k]
+        assert indices[row].tolist() == real + [0] * (top_k - len(real))
+        assert values[row, : len(real)].tolist() == [scores[row, i].item() for i in real]
+        assert (values[row, len(real) :] == layers.LOWEST).all()

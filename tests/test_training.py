@@ -1,0 +1,209 @@
+"""Training: one seed one result, no look at what is held out, killed and resumed, no pickle."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from served import small_config
+from toys import with_events
+
+from seqrec_export.checkpoints import PlainCheckpoints
+from seqrec_export.errors import SeqrecError
+from seqrec_export.folders import read_json
+from seqrec_export.histories import prepare
+from seqrec_export.interactions import Interactions
+from seqrec_export.models import MODELS
+from seqrec_export.readers.synthetic import generate
+from seqrec_export.run import Run, load, train
+
+PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+LOG = {"users": 120, "items": 80, "events": 2500, "sessions": 120, "seed": 2}
+
+
+@pytest.fixture(scope="module")
+def log() -> Interactions:
+    return generate(**LOG)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.path / "weights.safetensors")
+
+
+def assert_equal_runs(one: Run, other: Run) -> None:
+    assert one.metrics["test"] == other.metrics["test"]
+    assert one.metrics["curve"] == other.metrics["curve"]
+    assert one.metrics["ended"] == other.metrics["ended"]
+    before, after = weights(one), weights(other)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]), name
+
+
+def short(name: str, log: Interactions, path: Path, seed: int = 0, **settings: object) -> Run:
+    config = small_config(name, **({"epochs": 3} | settings))
+    return train(MODELS[name], log, config, path, seed=seed, progress=False)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_seed_gives_one_result_and_another_seed_another(
+    name: str, log: Interactions, tmp_path: Path
+) -> None:
+    one, same, other = (
+        short(name, log, tmp_path / label, seed)
+        for label, seed in (("one", 0), ("same", 0), ("other", 1))
+    )
+    assert_equal_runs(one, same)
+    assert any(not torch.equal(t, weights(other)[n]) for n, t in weights(one).items())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_held_out_as_test_never_reaches_the_weights(
+    name: str, log: Interactions, tmp_path: Path
+) -> None:
+    dataset = prepare(log, MODELS[name].split)
+    order = np.lexsort((log.times, log.users))
+    held_out = order[dataset.test]
+    rng = np.random.default_rng(0)
+    items, ratings = log.items.copy(), log.ratings.copy()
+    items[held_out] = rng.integers(0, len(log.item_ids), len(held_out))
+    ratings[held_out] = rng.choice(ratings, len(held_out))
+    other = with_events(log, slice(None), items=items, ratings=ratings)
+    before = short(name, log, tmp_path / "before")
+    after = short(name, other, tmp_path / "after")
+    assert before.metrics["test"] != after.metrics["test"]
+    assert before.metrics["curve"] == after.metrics["curve"]
+    for tensor_name, tensor in weights(before).items():
+        assert torch.equal(tensor, weights(after)[tensor_name]), tensor_name
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from served import small_config
+from test_training import LOG, generate, MODELS, train
+name, path = sys.argv[1], Path(sys.argv[2])
+epochs = int(sys.argv[4])
+train(MODELS[name], generate(**LOG), small_config(name, epochs=epochs), path, progress=False)
+"""
+
+
+def kill_after_an_epoch(name: str, path: Path, epochs: int) -> None:
+    """Train in a process of its own, and SIGKILL it once a later epoch than the first is safe."""
+    command = [sys.executable, "-c", TRAIN, name, str(path), str(Path(__file__).parent)]
+    process = subprocess.Popen([*command, str(epochs)])
+    state = path.with_name(f".{path.name}.training") / "checkpoints" / "last" / "state.json"
+    first, deadline = 0.0, time.monotonic() + 120
+    try:
+        while time.monotonic() < deadline:
+            assert process.poll() is None, "training ended before it could be killed"
+            try:
+                written = state.stat().st_mtime
+            except FileNotFoundError:  # between two checkpoints, or before the first
+                written = 0.0
+            first = first or written
+            if written > first > 0:
+                break
+            time.sleep(0.002)
+        else:
+            pytest.fail("no second checkpoint in 120 s")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.parametrize("name", ["sasrec", "two_tower"])  # without and with buffers of their own
+def test_a_killed_training_resumes_and_ends_as_if_never_stopped(
+    name: str, log: Interactions, tmp_path: Path
+) -> None:
+    epochs = 60
+    config = small_config(name, epochs=epochs)
+    whole = train(MODELS[name], log, config, tmp_path / "whole", progress=False)
+    path = tmp_path / "killed"
+    kill_after_an_epoch(name, path, epochs)
+    with pytest.raises(SeqrecError, match="no finished run"):
+        load(path)
+    work = tmp_path / ".killed.training"
+    done = len(PlainCheckpoints().load_checkpoint(work / "checkpoints" / "last")["curve"])
+    assert 1 < done < len(whole.metrics["curve"])
+    resumed = train(MODELS[name], log, config, path, resume=True, progress=False)
+    assert_equal_runs(whole, resumed)
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("change", ["config", "seed", "data"])
+def test_resuming_with_other_settings_is_refused(
+    change: str, log: Interactions, tmp_path: Path
+) -> None:
+    config = small_config("sasrec", epochs=3)
+    path = tmp_path / "run"
+    short("sasrec", log, path)
+    finished = path.rename(tmp_path / ".run.training")
+    (finished / "metrics.json").unlink()
+    other = {"config": config, "seed": 0, "interactions": log} | {
+        "config": {"config": small_config("sasrec", epochs=3, dropout=0.5)},
+        "seed": {"seed": 1},
+        "data": {"interactions": with_events(log, slice(None), fingerprint="another")},
+    }[change]
+    with pytest.raises(SeqrecError, match="begun with other settings, data or versions"):
+        train(MODELS["sasrec"], path=path, resume=True, progress=False, **other)
+    assert read_json(finished / "config.json")["seed"] == 0  # untouched, to go on from
+
+
+def test_a_checkpoint_reads_back_as_it_was_without_pickle(tmp_path: Path) -> None:
+    checkpoint = {
+        "state_dict": {"net.w": torch.arange(6.0).reshape(2, 3), "empty": torch.zeros(0, 2)},
+        "lr_schedulers": [{"base_lrs": (0.1, 2), 7: None, "nested": {"t": torch.tensor(3)}}],
+        "text": "寿司",
+        "infinity": float("inf"),
+    }
+    io = PlainCheckpoints()
+    io.save_checkpoint({"old": 1}, tmp_path / "last")
+    io.save_checkpoint(checkpoint, tmp_path / "last")
+    back = io.load_checkpoint(tmp_path / "last")
+    assert torch.equal(back["state_dict"]["net.w"], checkpoint["state_dict"]["net.w"])
+    assert back["state_dict"]["empty"].shape == (0, 2)
+    assert back["lr_schedulers"][0]["nested"].pop("t") == checkpoint["lr_schedulers"][0][
+        "nested"
+    ].pop("t")
+    for name in ("lr_schedulers", "text", "infinity"):
+        assert back[name] == checkpoint[name]
+    assert [f.name for f in tmp_path.iterdir()] == ["last"]
+    with pytest.raises(TypeError, match="object"):
+        io.save_checkpoint({"odd": object()}, tmp_path / "other")
+
+
+def test_the_checkpoints_of_a_training_hold_no_pickle(tmp_path: Path) -> None:
+    kill_after_an_epoch("sasrec", tmp_path / "run", 60)
+    files = [f for f in tmp_path.rglob("*") if f.is_file()]
+    assert {"state.json", "tensors.safetensors", "config.json"} <= {f.name for f in files}
+    for file in files:
+        assert not file.read_bytes().startswith(PICKLED), file.name
+
+
+def test_a_model_that_lacks_a_column_says_which_and_who_has_it(
+    log: Interactions, tmp_path: Path
+) -> None:
+    for name, column in (("mlink", "ratings"), ("two_tower", "item_features")):
+        lacking = with_events(log, slice(None), **{column: None})
+        with pytest.raises(SeqrecError, match=f"{name} needs {column}"):
+            short(name, lacking, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_training_replaces_the_old_run_only_when_it_is_done(
+    log: Interactions, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    old = short("sasrec", log, path)
+    kill_after_an_epoch("sasrec", path, 60)
+    assert_equal_runs(load(path), old)
+    new = short("sasrec", log, path, seed=1)
+    assert load(path).seed == new.seed == 1
+    assert [f.name for f in tmp_path.iterdir()] == ["run"]
