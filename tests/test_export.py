@@ -158,9 +158,7 @@ def test_every_file_gives_the_same_answers_in_onnx_runtime_1_19(
     exported: Exported,
 ) -> None:
     if not OLD_RUNTIME.is_dir():
-        pytest.skip(
-            f"no {OLD_RUNTIME.name} in the environment; `make onnxruntime-1.19` puts it there"
-        )
+        pytest.skip(f"no {OLD_RUNTIME.name} in the environment; `make check` puts it there")
     rng = np.random.default_rng(0)
     replay, expected = [], {}
     for graph in exported.graphs.values():

@@ -5,7 +5,9 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
@@ -176,6 +178,36 @@ def test_a_model_that_a_crash_left_without_config_is_completed(
     assert "caser" not in models(repository)
     publish(trained[0], repository)
     assert content(repository) == whole
+
+
+def test_a_reader_never_sees_half_of_a_version(trained: list[Exported], tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    done = threading.Event()
+    problems: list[str] = []
+    seen = 0
+
+    def watch() -> None:
+        nonlocal seen
+        while not done.is_set():
+            for config in repository.glob("*/config.pbtxt"):
+                if parse_config(config.read_text()).name != config.parent.name:
+                    problems.append(f"{config} is another model's")
+                latest = config.parent / str(versions(config.parent)[-1])
+                for file in ("model.onnx", "golden.json", "parity.json", "metrics.json"):
+                    if not (latest / file).stat().st_size:
+                        problems.append(f"{latest / file} is empty")
+                read_json(config.parent / "contract.json")
+                onnx.load(latest / "model.onnx")
+                seen += 1
+
+    with ThreadPoolExecutor() as pool:
+        watcher = pool.submit(watch)
+        for number in range(12):
+            publish(trained[number % len(trained)], repository, keep=20)
+        done.set()
+        watcher.result()
+    assert not problems
+    assert seen > 3
 
 
 PUBLISH = """

@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +137,27 @@ def test_a_killed_training_resumes_and_ends_as_if_never_stopped(
     resumed = train(MODELS[name], log, config, path, resume=True, progress=False)
     assert_equal_runs(whole, resumed)
     assert not work.exists()
+
+
+@pytest.mark.parametrize(("epochs", "patience"), [(4, 50), (60, 2)], ids=["all", "no gain"])
+def test_a_training_that_dies_after_its_last_epoch_resumes_with_the_same_end(
+    epochs: int, patience: int, log: Interactions, tmp_path: Path
+) -> None:
+    config = small_config("sasrec", epochs=epochs, patience=patience)
+    whole = train(MODELS["sasrec"], log, config, tmp_path / "whole", progress=False)
+    assert (len(whole.metrics["curve"]) == epochs) == (patience == 50)
+
+    def evaluate(net: Any, dataset: Any, config: Any, part: Any) -> Any:
+        if part == "test":
+            raise MemoryError
+        return MODELS["sasrec"].evaluate(net, dataset, config, part)
+
+    dying = replace(MODELS["sasrec"], evaluate=evaluate)
+    path = tmp_path / "died"
+    with pytest.raises(MemoryError):
+        train(dying, log, config, path, progress=False)
+    resumed = train(MODELS["sasrec"], log, config, path, resume=True, progress=False)
+    assert_equal_runs(whole, resumed)
 
 
 @pytest.mark.parametrize("change", ["config", "seed", "data"])

@@ -11,7 +11,7 @@ from lightning.fabric.plugins import CheckpointIO
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seqrec_export.folders import remove, replace_folder
+from seqrec_export.folders import recover, remove, replace_folder
 
 _JSON = "state.json"
 _TENSORS = "tensors.safetensors"
@@ -37,6 +37,7 @@ class PlainCheckpoints(CheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read back what `save_checkpoint` wrote."""
+        recover(Path(path))
         tensors = load_file(Path(path) / _TENSORS)
         loaded: dict[str, Any] = _decode(json.loads((Path(path) / _JSON).read_text()), tensors)
         return loaded

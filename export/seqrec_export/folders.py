@@ -30,12 +30,23 @@ def read_json(path: Path) -> Any:
 
 def replace_folder(new: Path, path: Path) -> None:
     """Put the folder `new` at `path`; what was there goes away only after."""
-    old = path.with_name(f".{path.name}.old")
+    recover(path)
+    old = _set_aside(path)
     remove(old)
     if path.exists():
         path.rename(old)
     new.rename(path)
     remove(old)
+
+
+def recover(path: Path) -> None:
+    """Bring back what a `replace_folder` that was killed between its two renames set aside."""
+    if not path.exists() and _set_aside(path).exists():
+        _set_aside(path).rename(path)
+
+
+def _set_aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def remove(path: Path) -> None:

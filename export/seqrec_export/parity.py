@@ -217,11 +217,12 @@ def _ids_out_of_place(
         ids = [i for i in got["item_ids"][row] if i]
         if len(set(ids)) != len(ids):
             return ["item_ids holds an id twice"]
-        for identifier, score in zip(ids, got["scores"][row], strict=False):
-            if abs(known.get(identifier, np.inf) - score) > graph.atol:
+        for identifier, score in zip(got["item_ids"][row], got["scores"][row], strict=True):
+            # Where the catalogue has no more items, an empty id stands beside LOWEST.
+            expected = known.get(identifier, np.inf) if identifier else LOWEST
+            if abs(expected - score) > graph.atol:
                 return [
-                    f"item_ids: {identifier!r} has the score {score}, PyTorch gives it "
-                    f"{known.get(identifier)}"
+                    f"item_ids: {identifier!r} has the score {score}, PyTorch gives it {expected}"
                 ]
     return []
 

@@ -21,7 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.folders import read_json, remove, replace_folder, sha256_json, write_json
+from seqrec_export.folders import (
+    read_json,
+    recover,
+    remove,
+    replace_folder,
+    sha256_json,
+    write_json,
+)
 from seqrec_export.graph import Model
 from seqrec_export.histories import prepare
 from seqrec_export.interactions import Interactions
@@ -168,6 +175,7 @@ def _state(net: nn.Module) -> dict[str, torch.Tensor]:
 
 def finished_key(path: Path) -> str | None:
     """The key of the finished run at `path`, or None."""
+    recover(path)
     if not (path / "metrics.json").exists():
         return None
     key: str = read_json(path / "config.json")["key"]
@@ -176,6 +184,7 @@ def finished_key(path: Path) -> str | None:
 
 def load(path: Path) -> Run:
     """Read a run folder. Raises SeqrecError where it is none, or not finished."""
+    recover(path)
     if not (path / "metrics.json").exists():
         raise SeqrecError(f"{path} holds no finished run; run `seqrec-export train` first")
     description = read_json(path / "config.json")

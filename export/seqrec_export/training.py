@@ -98,6 +98,12 @@ class _Fit(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": decay}
 
 
+class _Stopping(EarlyStopping):
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """A training that had stopped when it died is over: not one epoch more."""
+        trainer.should_stop = checkpoint["callbacks"][self.state_key]["stopped_epoch"] > 0
+
+
 def fit(
     model: Model,
     net: torch.nn.Module,
@@ -118,7 +124,7 @@ def fit(
     lightning.seed_everything(seed, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=True)
     module = _Fit(model, net, dataset, config, seed)
-    stopping = EarlyStopping(patience=config.patience, monitor=model.monitor, mode=model.mode)
+    stopping = _Stopping(patience=config.patience, monitor=model.monitor, mode=model.mode)
     best = ModelCheckpoint(
         checkpoints,
         BEST,

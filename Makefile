@@ -1,0 +1,49 @@
+# make demo    build all models on generated data, serve them, ask them over gRPC
+# make test    the whole test suite
+# make check   linters, types, import order and the tests: what CI runs
+# Each sets up what it needs in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OLD_RUNTIME := $(VENV)/onnxruntime-1.19
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+# Threads that spin at OpenMP's barriers train 4 times slower beside any other busy process.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test check lint install clean
+
+demo: $(READY)
+	$(BIN)/seqrec-export demo
+
+test: $(READY) $(OLD_RUNTIME)
+	$(BIN)/python -m pytest
+
+check: lint test
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older; run make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch  # first, or a dependency's range might choose another
+	$(PIP) -e '.[serve,dev]'
+	touch $@
+
+# The version inside Triton 24.10: every exported file has to load and run there too.
+$(OLD_RUNTIME): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --target $@ onnxruntime==1.19.2 || \
+		{ rm -rf $@; echo "onnxruntime 1.19.2 has no wheel for this Python; its test will be skipped"; }
+	@touch $@ 2>/dev/null || true
+
+clean:
+	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
