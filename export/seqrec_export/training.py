@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from seqrec_export.checkpoints import PlainCheckpoints
+from seqrec_export.folders import recover
 from seqrec_export.graph import Batch, Metrics, Model
 from seqrec_export.histories import Dataset
 
@@ -157,6 +158,7 @@ def fit(
     )
     started = time.perf_counter()
     path = checkpoints / LAST
+    recover(path)
     try:
         trainer.fit(module, ckpt_path=str(path) if resume and path.exists() else None)
     except SystemExit:  # what Lightning makes of Ctrl-C

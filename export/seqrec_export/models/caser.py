@@ -45,11 +45,11 @@ class CaserConfig:
         default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
     )
     num_negatives: int = field(default=4, metadata={"help": "sampled items a target"})
-    learning_rate: float = field(default=0.01, metadata={"help": "Adam's step size"})
+    learning_rate: float = field(default=5e-3, metadata={"help": "Adam's step size"})
     lr_decay: float = field(default=0.95, metadata={"help": "learning rate factor an epoch"})
     weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=0.0, metadata={"help": "largest gradient norm; 0: off"})
-    batch_size: int = field(default=4096, metadata={"help": "targets a step"})
+    batch_size: int = field(default=1024, metadata={"help": "targets a step"})
     epochs: int = field(default=30, metadata={"help": "most passes over the data"})
     patience: int = field(
         default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}

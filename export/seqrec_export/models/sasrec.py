@@ -36,11 +36,11 @@ class SASRecConfig:
     unknown_rate: float = field(
         default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
     )
-    learning_rate: float = field(default=1e-3, metadata={"help": "Adam's step size"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Adam's step size"})
     lr_decay: float = field(default=0.98, metadata={"help": "learning rate factor an epoch"})
     weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=0.5, metadata={"help": "largest gradient norm; 0: off"})
-    batch_size: int = field(default=128, metadata={"help": "windows a step"})
+    batch_size: int = field(default=32, metadata={"help": "windows a step"})
     epochs: int = field(default=30, metadata={"help": "most passes over the data"})
     patience: int = field(
         default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}
