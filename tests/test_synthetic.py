@@ -335,7 +335,7 @@ def test_clicks_follow_the_history_more_than_popularity(shop: Interactions, spli
 
 @pytest.mark.parametrize(
     "options",
-    [{"users": 0}, {"items": 49}, {"events": 1499}, {"sessions": -1}, {"seed": -1}],
+    [{"users": 0}, {"items": 49}, {"events": 999}, {"sessions": -1}, {"seed": -1}],
 )
 def test_impossible_sizes_are_refused_with_advice(options: dict[str, int]) -> None:
     [(name, value)] = options.items()

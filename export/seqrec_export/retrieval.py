@@ -9,6 +9,9 @@ from torch import Tensor
 from seqrec_export import graph, layers
 from seqrec_export.graph import Graph, Spec
 
+# A logit of 32 has steps of 4e-6 in float32, and two libraries add up its terms in other orders.
+SCORE_ATOL = 2e-5
+
 
 class _Retriever(Protocol):
     popularity: Tensor  # (V,)
@@ -42,6 +45,7 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
             function=recommend,
             inputs=inputs,
             outputs=(*graph.ranked_items(top_k), graph.KNOWN_ITEMS),
+            atol=SCORE_ATOL,
         ),
         f"{name}_encoder": Graph(
             name=f"{name}_encoder",
@@ -67,4 +71,5 @@ def candidate_scorer(name: str, user: Spec) -> Graph:
         function=score,
         inputs=(user, graph.CANDIDATES),
         outputs=(graph.SCORES,),
+        atol=SCORE_ATOL,
     )

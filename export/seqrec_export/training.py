@@ -70,13 +70,13 @@ class _Fit(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         loss: Tensor = self.net.loss(batch)
         self._losses.append(loss.detach())
-        self.log("loss", loss.detach(), prog_bar=True)
         return loss
 
     def validation_step(self, batch: Any, index: int) -> None:
         metrics = self.model.evaluate(self.net, self.dataset, self.config, "validation")
         if self._losses:
             metrics["loss"] = float(torch.stack(self._losses).mean())
+            self.log("loss", metrics["loss"], prog_bar=True, batch_size=1)
             self._losses = []
         self.curve.append({"epoch": float(self.current_epoch), **metrics})
         self.log(self.model.monitor, metrics[self.model.monitor], prog_bar=True, batch_size=1)

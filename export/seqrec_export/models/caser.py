@@ -50,7 +50,7 @@ class CaserConfig:
     weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=0.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=1024, metadata={"help": "targets a step"})
-    epochs: int = field(default=30, metadata={"help": "most passes over the data"})
+    epochs: int = field(default=20, metadata={"help": "most passes over the data"})
     patience: int = field(
         default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}
     )

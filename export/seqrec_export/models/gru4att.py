@@ -51,14 +51,14 @@ class GRU4AttConfig:
         default=0, metadata={"help": "sampled items a step for the next event; 0: whole catalogue"}
     )
     targets_per_epoch: int = field(
-        default=25_000, metadata={"help": "next events drawn an epoch", "unit": "events"}
+        default=15_000, metadata={"help": "next events drawn an epoch", "unit": "events"}
     )
     learning_rate: float = field(default=4e-3, metadata={"help": "Adam's step size"})
     lr_decay: float = field(default=0.95, metadata={"help": "learning rate factor an epoch"})
     weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=256, metadata={"help": "targets or sessions a step"})
-    epochs: int = field(default=10, metadata={"help": "most passes over the data"})
+    epochs: int = field(default=8, metadata={"help": "most passes over the data"})
     patience: int = field(
         default=3, metadata={"help": "stop after so many without gain", "unit": "epochs"}
     )

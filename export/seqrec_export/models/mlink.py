@@ -39,14 +39,14 @@ class MlinkConfig:
     unknown_rate: float = field(
         default=0.02, metadata={"help": "share of training items replaced by the unknown item"}
     )
-    learning_rate: float = field(default=1e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(default=0.9, metadata={"help": "learning rate factor an epoch"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Adam's step size"})
+    lr_decay: float = field(default=0.6, metadata={"help": "learning rate factor an epoch"})
     weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=256, metadata={"help": "ratings a step"})
-    epochs: int = field(default=20, metadata={"help": "most passes over the data"})
+    epochs: int = field(default=6, metadata={"help": "most passes over the data"})
     patience: int = field(
-        default=3, metadata={"help": "stop after so many without gain", "unit": "epochs"}
+        default=2, metadata={"help": "stop after so many without gain", "unit": "epochs"}
     )
 
 

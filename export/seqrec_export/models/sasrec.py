@@ -41,7 +41,7 @@ class SASRecConfig:
     weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=0.5, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=32, metadata={"help": "windows a step"})
-    epochs: int = field(default=30, metadata={"help": "most passes over the data"})
+    epochs: int = field(default=20, metadata={"help": "most passes over the data"})
     patience: int = field(
         default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}
     )

@@ -79,9 +79,9 @@ _PLACES = 60  # candidates of a session at most: 3 clicked, 10 of the opening ca
 
 def generate(
     *,
-    users: int = 1500,
-    items: int = 800,
-    events: int = 60_000,
+    users: int = 1000,
+    items: int = 600,
+    events: int = 40_000,
     sessions: int | None = None,
     seed: int = 0,
 ) -> Interactions:
