@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 # Threads that spin long at OpenMP's barriers train 4 times slower beside any busy process.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: demo test check lint install clean
+.PHONY: model_repository demo test check lint install clean
 
 demo: $(READY)
 	$(BIN)/seqrec-export demo
@@ -44,6 +44,10 @@ $(OLD_RUNTIME): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --target $@ onnxruntime==1.19.2 || \
 		{ rm -rf $@; echo "onnxruntime 1.19.2 has no wheel for this Python; its test will be skipped"; }
 	@touch $@ 2>/dev/null || true
+
+# The checked-in part of model_repository/, after a graph's inputs or outputs changed.
+model_repository: $(READY)
+	$(BIN)/python tests/test_checked_in_repository.py
 
 clean:
 	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
