@@ -23,6 +23,7 @@ from seqrec_cli.verify import verify
 from seqrec_export.errors import SeqrecError
 
 TRAINING, SERVING = "Training", "Serving"
+INTERRUPTED = 130
 COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     (TRAINING, build),
     (TRAINING, train),
@@ -73,15 +74,15 @@ def main() -> None:
     # Threads that spin long at OpenMP's barriers train 4 times slower beside any busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        app(standalone_mode=True)
+        app()
     except SeqrecError as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(1)
-    except KeyboardInterrupt:
-        again = " ".join(sys.argv[1:])
-        advice = f"; go on with: seqrec-export {again} --resume" if _resumable() else ""
-        typer.secho(f"stopped{advice}", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED and _resumable():  # what Typer makes of Ctrl-C
+            again = " ".join(sys.argv[1:])
+            typer.secho(f"stopped; go on with: seqrec-export {again} --resume", err=True)
+        raise
 
 
 def _resumable() -> bool:

@@ -81,7 +81,12 @@ def start(
     is not installed, a port is taken, or a model does not load, with the reason.
     """
     repository = repository.resolve()
-    expected = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    # A config without a version is a model that was never built here: not to be served, no fault.
+    expected = sorted(
+        path.parent.name
+        for path in repository.glob("*/config.pbtxt")
+        if any(version.name.isdigit() for version in path.parent.iterdir())
+    )
     if not expected:
         raise SeqrecError(f"{repository} holds no model; run `seqrec-export build` first")
     wheel = find_triton()
@@ -103,8 +108,11 @@ def start(
             f"--exit-timeout-secs={STOP_SECONDS}",
             *(f"--{kind}-address={host}" for kind in ports),
             *(f"--{kind}-port={port}" for kind, port in ports.items()),
-            f"--model-control-mode={'poll' if poll_seconds else 'none'}",
-            *([f"--repository-poll-secs={poll_seconds}"] if poll_seconds else []),
+            *(
+                ("--model-control-mode=poll", f"--repository-poll-secs={poll_seconds}")
+                if poll_seconds
+                else ("--model-control-mode=explicit", *(f"--load-model={m}" for m in expected))
+            ),
         ]
         guard = spawn_guard(name, work, log_path, command, environment(wheel))
         assert guard.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -105,6 +106,15 @@ class _Stopping(EarlyStopping):
         trainer.should_stop = checkpoint["callbacks"][self.state_key]["stopped_epoch"] > 0
 
 
+class _EpochLines(Callback):
+    """A line an epoch, for a log file, where a bar would leave nothing."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}", file=sys.stderr)
+
+
 def fit(
     model: Model,
     net: torch.nn.Module,
@@ -138,7 +148,9 @@ def fit(
     for checkpoint in (best, last):
         checkpoint.FILE_EXTENSION = ""
     callbacks: list[Callback] = [stopping, best, last]
-    if progress:
+    if progress and not sys.stderr.isatty():
+        callbacks.append(_EpochLines())
+    elif progress:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     cuda = torch.cuda.is_available()
     trainer = lightning.Trainer(
@@ -150,7 +162,7 @@ def fit(
         callbacks=callbacks,
         plugins=[PlainCheckpoints()],
         logger=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=progress and sys.stderr.isatty(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         deterministic="warn",

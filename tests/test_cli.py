@@ -1,0 +1,242 @@
+"""The command line: help, errors of one line, and the main job on a small log."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from seqrec_cli.main import COMMANDS, app
+from seqrec_export import server
+from seqrec_export.errors import SeqrecError
+from seqrec_export.models import MODELS
+from seqrec_export.readers.synthetic import generate
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+NAMES = [command.__name__ for _, command in COMMANDS]
+SHOP = "synthetic:users=200,items=80,events=3000,seed=2"
+FAST = ["--set", "epochs=2"]
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def outcome(*arguments: str) -> Any:
+    """What a command prints with --json; a failure shows what went wrong."""
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, (result.output, result.exception)
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    outcome("build", *where(folder), "--data", SHOP, "-m", "sasrec", "-m", "mlink", *FAST)
+    return folder
+
+
+def where(folder: Path) -> list[str]:
+    return ["--runs", str(folder / "runs"), "--repository", str(folder / "repository")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_an_example_and_stands_in_the_readme(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert f"seqrec-export {name}" in " ".join(result.output.split())
+    assert f"`{name}`" in README
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, seqrec_cli.main; "
+        "print([m for m in ('torch', 'pandas', 'onnx', 'lightning', 'numpy') if m in sys.modules])"
+    )
+    heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert heavy.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--model", "bert4rec"], "no model is called 'bert4rec'"),
+        (["train", "--data", "movielens:/nowhere.dat"], "nowhere.dat"),
+        (["train", "--data", "parquet:x"], "no reader is called 'parquet'"),
+        (["train", "-m", "sasrec", "--set", "width=3"], "no setting 'width'"),
+        (["train", "-m", "sasrec", "--set", "dim=wide"], "give a number"),
+        (["train", "--config", "/nowhere.toml"], "nowhere.toml"),
+        (["train", "--data", "movielens:x", "--users", "3"], "--users is for --data synthetic"),
+        (["export", "--runs", "/nowhere"], "seqrec-export train"),
+        (["inspect", "-r", "/nowhere"], "seqrec-export build"),
+        (["serve", "-r", "/nowhere"], "seqrec-export build"),
+        (["models", "nmf"], "no model is called 'nmf'"),
+        (["recommend", "--url", "127.0.0.1:1", "--history", "1"], "seqrec-export serve"),
+    ],
+)
+def test_a_mistake_is_said_with_what_to_do(arguments: list[str], said: str) -> None:
+    result = run(*arguments)
+    assert isinstance(result.exception, SeqrecError)
+    assert said in str(result.exception)
+
+
+def test_a_mistake_is_one_line_and_exit_status_1() -> None:
+    command = [sys.executable, "-m", "seqrec_cli.main", "models", "nmf"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_log_without_what_a_model_needs_is_refused_before_training(tmp_path: Path) -> None:
+    log = tmp_path / "events.csv"
+    log.write_text("user,item,time\na,x,1\na,y,2\na,z,3\n")
+    result = run("build", *where(tmp_path), "--data", f"table:{log}", "-m", "sasrec", "-m", "mlink")
+    assert isinstance(result.exception, SeqrecError)
+    assert "mlink needs ratings" in str(result.exception)
+    assert "movielens" in str(result.exception)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_second_build_trains_and_exports_nothing(built: Path) -> None:
+    files = sorted(f for f in built.rglob("*.onnx"))
+    before = [f.stat().st_mtime_ns for f in files]
+    again = outcome("build", *where(built), "--data", SHOP, "-m", "sasrec", "-m", "mlink", *FAST)
+    assert not any(model["exported_anew"] for model in again.values())
+    assert not any(g["new"] for model in again.values() for g in model["graphs"].values())
+    assert [f.stat().st_mtime_ns for f in files] == before
+
+
+def test_the_file_and_the_command_line_are_merged(tmp_path: Path) -> None:
+    config = tmp_path / "shop.toml"
+    config.write_text(
+        f'data = "{SHOP}"\nmodels = ["sasrec"]\nruns = "{tmp_path / "runs"}"\nseed = 5\n'
+        "[settings.sasrec]\ndim = 12\nepochs = 1\n[settings.caser]\ndim = 7\n"
+    )
+    outcome("train", "--config", str(config), "--set", "sasrec.dim=16")
+    run_config = json.loads((tmp_path / "runs/sasrec/config.json").read_text())
+    assert run_config["seed"] == 5
+    assert run_config["config"]["dim"] == 16
+    assert run_config["config"]["epochs"] == 1
+
+
+def test_inspect_shows_every_model_with_parity_and_metrics(built: Path) -> None:
+    shown = {entry["model"]: entry for entry in outcome("inspect", *where(built)[2:])}
+    assert set(shown) == {f"{m}{part}" for m in ("sasrec", "mlink") for part in GRAPH_SUFFIXES}
+    assert all(entry["parity"]["ok"] for entry in shown.values())
+    assert "hr@10" in shown["sasrec"]["metrics"]["test"]
+    assert run("inspect", "sasrec", *where(built)[2:]).exit_code == 0
+
+
+GRAPH_SUFFIXES = ("", "_encoder", "_scorer")
+
+
+def test_verify_says_what_was_compared(built: Path) -> None:
+    found = outcome("verify", "-m", "sasrec", *where(built)[:2], "--seed", "9")
+    assert found["sasrec"]["ok"]
+    assert found["sasrec"]["cases"] > 100
+
+
+def test_models_lists_settings_with_defaults() -> None:
+    for name, model in MODELS.items():
+        listed = {s["setting"]: s["default"] for s in outcome("models", name)}
+        assert listed == {key: getattr(model.config(), key) for key in listed}
+        assert len(listed) >= 8
+    assert {m["model"] for m in outcome("models")} == set(MODELS)
+
+
+def test_embed_writes_every_user_in_the_logs_order(built: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vectors.npy"
+    arguments = ["-m", "sasrec", *where(built)[:2], "--data", SHOP]
+    outcome("embed", *arguments, "--out", str(out), "--batch-size", "7")
+    outcome("embed", *arguments, "--out", str(tmp_path / "whole.npy"), "--batch-size", "500")
+    vectors = np.load(out, allow_pickle=False)
+    table = pq.read_table(tmp_path / "vectors.parquet")
+    users = generate(users=200, items=80, events=3000, seed=2).user_ids
+    assert table["user_id"].to_pylist() == list(users)
+    np.testing.assert_array_equal(np.stack(table["embedding"].to_pylist()), vectors)
+    np.testing.assert_allclose(vectors, np.load(tmp_path / "whole.npy"), atol=1e-5)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "vectors.npy",
+        "vectors.parquet",
+        "whole.npy",
+        "whole.parquet",
+    ]
+
+
+def test_recommend_asks_a_running_server(built: Path, tmp_path: Path) -> None:
+    try:
+        server.find_triton()
+    except SeqrecError as error:
+        pytest.skip(str(error))
+    shop = generate(users=200, items=80, events=3000, seed=2)
+    items = [str(i) for i in shop.item_ids[:3]]
+    titles = tmp_path / "movies.csv"
+    titles.write_text(
+        "movieId,title,genres\n" + "".join(f"{i},Film {i},x\n" for i in shop.item_ids)
+    )
+    ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
+    with server.start(built / "repository", **ports) as running:
+        asked = ["recommend", "--url", running.grpc_url, "--history", ",".join(items)]
+        answer = outcome(*asked, "-m", "sasrec", "--top-k", "4", "--titles", str(titles))
+        assert len(answer["items"]) == 4
+        assert not {i["item_id"] for i in answer["items"]} & set(items)
+        assert all(i["title"] == f"Film {i['item_id']}" for i in answer["items"])
+        rated = outcome(*asked, "-m", "mlink", "--ratings", "5,1,3", "--candidates", items[0])
+        assert [i["item_id"] for i in rated["items"]] == items[:1]
+        assert 0 <= rated["items"][0]["score"] <= 5
+        cold = outcome("recommend", "--url", running.grpc_url, "-m", "sasrec", "--history", "?")
+        assert cold["known_items"] == 0
+        result = run(*asked, "-m", "sasrec_encoder")
+        assert isinstance(result.exception, SeqrecError)
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path: Path) -> None:
+    arguments = [
+        "train",
+        "-m",
+        "caser",
+        "--data",
+        SHOP,
+        "--set",
+        "epochs=400",
+        "--set",
+        "patience=400",
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
+    command = [sys.executable, "-m", "seqrec_cli.main", *arguments]
+    training = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    work = tmp_path / "runs" / ".caser.training" / "checkpoints" / "last"
+    deadline = time.monotonic() + 120
+    while not work.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert work.exists(), "no epoch was finished in two minutes"
+    training.send_signal(signal.SIGINT)
+    _, said = training.communicate(timeout=60)
+    assert training.returncode == 130
+    assert said.rstrip().endswith(f"seqrec-export {' '.join(arguments)} --resume")
+    assert "Traceback" not in said
+    assert not (tmp_path / "runs" / "caser").exists()
+
+
+def test_every_option_has_help() -> None:
+    for command in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{command.name} {parameter.name}"
