@@ -58,7 +58,7 @@ class GRU4AttConfig:
     weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=256, metadata={"help": "targets or sessions a step"})
-    epochs: int = field(default=8, metadata={"help": "most passes over the data"})
+    epochs: int = field(default=6, metadata={"help": "most passes over the data"})
     patience: int = field(
         default=3, metadata={"help": "stop after so many without gain", "unit": "epochs"}
     )

@@ -44,7 +44,7 @@ class MlinkConfig:
     weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=256, metadata={"help": "ratings a step"})
-    epochs: int = field(default=6, metadata={"help": "most passes over the data"})
+    epochs: int = field(default=4, metadata={"help": "most passes over the data"})
     patience: int = field(
         default=2, metadata={"help": "stop after so many without gain", "unit": "epochs"}
     )
