@@ -51,7 +51,10 @@ class _Fit(lightning.LightningModule):
         self.epoch_data = _Epoch(model, dataset, config, seed)
         self.seed = seed
         self.curve: list[Metrics] = []
-        self._losses: list[Tensor] = []
+        # One tensor for all steps: small ones that stay between the large ones that come and go
+        # would fragment the heap by gigabytes.
+        self._loss_sum: Tensor | None = None
+        self._steps = 0
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(self.epoch_data, batch_size=None)
@@ -70,15 +73,18 @@ class _Fit(lightning.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         loss: Tensor = self.net.loss(batch)
-        self._losses.append(loss.detach())
+        if self._loss_sum is None:
+            self._loss_sum = torch.zeros_like(loss.detach())
+        self._loss_sum += loss.detach()
+        self._steps += 1
         return loss
 
     def validation_step(self, batch: Any, index: int) -> None:
         metrics = self.model.evaluate(self.net, self.dataset, self.config, "validation")
-        if self._losses:
-            metrics["loss"] = float(torch.stack(self._losses).mean())
+        if self._loss_sum is not None:
+            metrics["loss"] = float(self._loss_sum) / self._steps
             self.log("loss", metrics["loss"], prog_bar=True, batch_size=1)
-            self._losses = []
+            self._loss_sum, self._steps = None, 0
         self.curve.append({"epoch": float(self.current_epoch), **metrics})
         self.log(self.model.monitor, metrics[self.model.monitor], prog_bar=True, batch_size=1)
 
