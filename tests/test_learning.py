@@ -66,7 +66,14 @@ def tastes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Interactions, Run]
     ]
     log = toy(histories, ratings=np.array(ratings, np.float32))
     config = MODELS["mlink"].config(
-        dim=8, hidden=32, batch_size=64, epochs=15, patience=15, learning_rate=1e-2, dropout=0.0
+        dim=8,
+        hidden=32,
+        batch_size=64,
+        epochs=15,
+        patience=15,
+        learning_rate=1e-2,
+        lr_decay=0.9,
+        dropout=0.0,
     )
     path = tmp_path_factory.mktemp("tastes") / "run"
     return log, train(MODELS["mlink"], log, config, path, progress=False)
