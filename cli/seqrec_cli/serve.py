@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,9 @@ def serve(
     from seqrec_export import server
     from seqrec_export.repository import models
 
+    # What stops a service, and Ctrl-C also where a shell started this in the background.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.default_int_handler)
     folder = repository or options.DEFAULT_REPOSITORY
     names = models(folder)
     note(f"starting Triton with {len(names)} models of {folder}")
