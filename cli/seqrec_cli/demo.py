@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,7 +46,7 @@ def demo(
             _ask(client, name, interactions, dataset)
     typer.echo(
         f"done in {time.perf_counter() - started:.0f} s; serve it with: seqrec-export serve "
-        f"--repository {_shown(plan.repository)}"
+        f"--repository {plan.repository}"
     )
 
 
@@ -89,7 +88,3 @@ def _ask(client: Client, name: str, interactions: Interactions, dataset: Dataset
 def _groups(interactions: Interactions) -> list[str]:
     assert interactions.item_features is not None
     return [str(g) for g in interactions.item_features["garment_group_name"]]
-
-
-def _shown(path: Path) -> str:
-    return str(path)

@@ -18,7 +18,7 @@ from seqrec_export.exported import export_run
 from seqrec_export.folders import read_json, sha256_file, write_json
 from seqrec_export.graph import Graph
 from seqrec_export.histories import sorted_events
-from seqrec_export.interactions import SECONDS_PER_DAY, Interactions
+from seqrec_export.interactions import SECONDS_PER_DAY, Interactions, months
 from seqrec_export.run import Run
 
 _vectors_file: Callable[..., Any] = np.lib.format.open_memmap  # has no types
@@ -131,8 +131,7 @@ class _Rows:
             unknown = np.full(len(users), np.nan, np.float32)
             return (unknown if self.ages is None else self.ages[users])[:, None]
         if name == "month":
-            months = now.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
-            return (months % 12 + 1).astype(np.int32)[:, None]
+            return months(now)[:, None]
         if name == "history_gap_days":
             days = np.maximum(now[:, None] - self.times[at], 0) / SECONDS_PER_DAY
             return np.where(real, days, np.nan).astype(np.float32)

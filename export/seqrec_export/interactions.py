@@ -50,3 +50,9 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.users)
+
+
+def months(times: NDArray[np.int64]) -> NDArray[np.int32]:
+    """(N,) seconds since 1970-01-01 UTC -> (N,) month of the year, 1 to 12."""
+    since_1970 = times.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
+    return (since_1970 % 12 + 1).astype(np.int32)

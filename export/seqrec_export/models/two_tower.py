@@ -21,7 +21,7 @@ from seqrec_export.batches import Indices, num_batches, shuffled
 from seqrec_export.evaluation import basket_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model, Spec
 from seqrec_export.histories import Dataset, Part
-from seqrec_export.interactions import SECONDS_PER_DAY
+from seqrec_export.interactions import SECONDS_PER_DAY, months
 from seqrec_export.retrieval import candidate_scorer
 from seqrec_export.vocabulary import NUM_RESERVED, UNKNOWN
 
@@ -231,18 +231,12 @@ def _ages(dataset: Dataset) -> NDArray[np.float32]:
     return dataset.user_features["age"].to_numpy(dtype=np.float32)
 
 
-def _months(times: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Seconds since 1970 UTC -> month 1..12."""
-    months = times.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
-    return (months % 12 + 1).astype(np.int32)
-
-
 def _inputs(dataset: Dataset, targets: Indices, ages: NDArray[np.float32]) -> Batch:
     users = dataset.histories.users[targets]
     return {
         "user": torch.from_numpy(dataset.user_index[users][:, None]),
         "age": torch.from_numpy(ages[users][:, None]),
-        "month": torch.from_numpy(_months(dataset.histories.times[targets])[:, None]),
+        "month": torch.from_numpy(months(dataset.histories.times[targets])[:, None]),
     }
 
 
