@@ -67,6 +67,9 @@ TopK = Annotated[
 Keep = Annotated[int, typer.Option(help="Versions of each model that stay for rollback.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")]
+Retrain = Annotated[
+    bool, typer.Option("--retrain", help="Train even if this very run is there already.")
+]
 Url = Annotated[str, typer.Option(help="gRPC address of the server.")]
 Users = Annotated[int | None, typer.Option(help="Users of the synthetic shop.")]
 Items = Annotated[int | None, typer.Option(help="Items of the synthetic shop.")]

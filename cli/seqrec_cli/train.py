@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from seqrec_cli import options
 from seqrec_cli.console import figures, note, print_json, print_table
@@ -26,9 +24,7 @@ def train(
     items: options.Items = None,
     events: options.Events = None,
     resume: options.Resume = False,
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train even if this very run is there already.")
-    ] = False,
+    retrain: options.Retrain = False,
     json: options.Json = False,
 ) -> None:
     """Train models and evaluate them on held-out events.

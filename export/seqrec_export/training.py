@@ -95,11 +95,9 @@ class _Fit(lightning.LightningModule):
         self.curve = checkpoint["curve"]
 
     def configure_optimizers(self) -> Any:
-        betas = (0.9, getattr(self.config, "beta2", 0.999))
         optimizer = torch.optim.Adam(
             self.net.parameters(),
             lr=self.config.learning_rate,
-            betas=betas,
             weight_decay=self.config.weight_decay,
         )
         decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.config.lr_decay)
