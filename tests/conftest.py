@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from served import GRAPHS, TOP_K, Served, small_config
 
-from seqrec_export.exported import Exported, export_run, verify_exported
+from seqrec_export.exported import Exported, export_run
 from seqrec_export.interactions import Interactions
 from seqrec_export.models import MODELS
 from seqrec_export.readers.synthetic import generate
 from seqrec_export.repository import publish
 from seqrec_export.run import train
+from seqrec_export.verification import refused, verify
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def exports(
         config = small_config(name)
         run = train(MODELS[name], interactions, config, folder / name, progress=False)
         exported = export_run(run, TOP_K)
-        verify_exported(exported)
+        assert not refused(exported, verify(exported))
         return exported
 
     return export

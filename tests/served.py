@@ -11,10 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from seqrec_export import parity
 from seqrec_export.exported import Exported
 from seqrec_export.graph import Graph, Spec
 from seqrec_export.models import MODELS
+from seqrec_export.reference import PyTorch
+from seqrec_export.runtime import session
 from seqrec_export.vocabulary import Vocabulary
 
 torch.set_num_threads(1)  # for tensors this small, threads do little but wait for each other
@@ -67,7 +68,7 @@ class Served:
 
     @cached_property
     def runtime(self) -> onnxruntime.InferenceSession:
-        return parity.session(self.exported.model_file(self.graph.name), threads=1)
+        return session(self.exported.model_file(self.graph.name), threads=1)
 
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
@@ -103,7 +104,7 @@ class Served:
 
     def torch(self, request: Tensors, graph: Graph | None = None) -> Tensors:
         run = self.exported.run
-        return parity.reference(graph or self.graph, run.net, run.vocabularies, request)
+        return PyTorch(run.net, run.vocabularies).answer(graph or self.graph, request)
 
     def with_top_k(self, top_k: int) -> Graph:
         run = self.exported.run

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,12 +18,13 @@ from served import TOLERANCE, TOP_K, Served, over
 from tritonclient.grpc import model_config_pb2
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run, verify_exported
+from seqrec_export.exported import Exported, export_run
 from seqrec_export.folders import read_json
 from seqrec_export.onnx_export import export_graph
 from seqrec_export.repository import publish
 from seqrec_export.run import load
 from seqrec_export.triton_config import parse_config
+from seqrec_export.verification import refused, verify
 
 ONNX_TYPES = {
     TensorProto.STRING: ("BYTES", model_config_pb2.TYPE_STRING),
@@ -114,7 +116,7 @@ def test_golden_requests_are_answered_as_they_say(served: Served) -> None:
     path = served.exported.model_file(served.graph.name).with_name("golden.json")
     golden = json.loads(path.read_text(), parse_constant=lambda c: pytest.fail(f"JSON has no {c}"))
     assert golden["model"] == served.graph.name
-    assert len(golden["requests"]) >= 4
+    assert len(golden["requests"]) == 64
     dtypes = {"string": object, "float32": np.float32, "int32": np.int32}
 
     def arrays(entries: dict, specs: dict) -> dict[str, np.ndarray]:
@@ -131,7 +133,10 @@ def test_golden_requests_are_answered_as_they_say(served: Served) -> None:
         answer = served.onnx(arrays(request["inputs"], served.inputs))
         for name, values in arrays(request["outputs"], served.outputs).items():
             if values.dtype == np.float32:
-                np.testing.assert_allclose(answer[name], values, rtol=0, atol=TOLERANCE)
+                allowed = {"rtol": golden["rtol"], "atol": golden["atol"]}
+                if "user_embedding" in request["inputs"]:  # of a caller's 1e6 the digits are lost
+                    allowed["rtol"] += 1e-5
+                np.testing.assert_allclose(answer[name], values, **allowed)
             else:
                 np.testing.assert_array_equal(answer[name], values)
 
@@ -242,8 +247,8 @@ def test_a_weight_that_changed_after_the_export_is_found_and_not_published(
     exported = copy(exports("caser"), tmp_path / "run")
     with torch.no_grad():
         exported.run.net.out_bias[3] += 1e-2
-    with pytest.raises(SeqrecError, match=r"caser: .*; caser_scorer: "):
-        verify_exported(exported)
+    said = refused(exported, verify(exported))
+    assert re.search(r"caser: weights: .*; caser_scorer: weights: ", said)
     parity = {n: read_json(exported.folder / n / "parity.json") for n in exported.graphs}
     assert {n: p["ok"] for n, p in parity.items()} == {
         "caser": False,

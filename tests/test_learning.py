@@ -9,9 +9,9 @@ import pytest
 from served import TOLERANCE
 from toys import DAY, cyclic, toy, with_events
 
-from seqrec_export import parity
 from seqrec_export.interactions import Interactions
 from seqrec_export.models import MODELS
+from seqrec_export.reference import PyTorch
 from seqrec_export.run import Run, train
 
 ITEMS = 40
@@ -26,7 +26,7 @@ def answers(run: Run, graph: str, top_k: int = 1, **inputs: Any) -> dict[str, np
     chosen = run.model.graphs(run.config, top_k)[graph]
     dtypes = {"string": object, "float32": np.float32, "int32": np.int32}
     request = {s.name: np.array(inputs[s.name], dtypes[s.dtype]) for s in chosen.inputs}
-    return parity.reference(chosen, run.net, run.vocabularies, request)
+    return PyTorch(run.net, run.vocabularies).answer(chosen, request)
 
 
 def batched(length: int, **rows: Any) -> dict[str, Any]:

@@ -34,7 +34,9 @@ def test_onnx_runtime_answers_as_pytorch_does(
             score = dict(zip(everything["item_ids"][row], everything["scores"][row], strict=True))
             for identifier, value in zip(got["item_ids"][row], got["scores"][row], strict=True):
                 assert bool(identifier) == bool(value > LOWEST)
-                assert not identifier or abs(score[identifier] - value) <= served.graph.atol
+                assert (
+                    not identifier or abs(score[identifier] - value) <= served.graph.tolerance.atol
+                )
 
 
 @over(takes="history_item_ids")

@@ -16,12 +16,13 @@ from served import TOP_K
 from test_export import copy
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run, verify_exported
+from seqrec_export.exported import Exported, export_run
 from seqrec_export.folders import read_json
 from seqrec_export.models import MODELS
 from seqrec_export.repository import describe, models, publish, versions
 from seqrec_export.run import load
 from seqrec_export.triton_config import parse_config
+from seqrec_export.verification import verify
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
@@ -39,7 +40,7 @@ def trained(
             weights["out_bias"] += 0.5 * number
 
         runs.append(copy(exports("caser"), folder / str(number), change))
-        verify_exported(runs[-1])
+        verify(runs[-1])
     return runs
 
 
@@ -139,7 +140,7 @@ def test_other_dims_are_refused_before_anything_is_written(
     # --top-k is a dim of the fused graph's outputs.
     copied = copy(trained[0], tmp_path / "run")
     shorter = export_run(copied.run, TOP_K - 1)
-    verify_exported(shorter)
+    verify(shorter)
     with pytest.raises(SeqrecError, match=rf"caser is published .*item_ids.*{TOP_K - 1}"):
         publish(shorter, repository)
     assert content(repository) == before
@@ -265,7 +266,7 @@ def test_no_run_folder_and_no_repository_holds_a_pickle(
 ) -> None:
     files = [f for root in (exported.run.path, repository) for f in root.rglob("*") if f.is_file()]
     suffixes = {f.suffix for f in files}
-    assert suffixes == {".json", ".safetensors", ".parquet", ".onnx", ".pbtxt"}
+    assert suffixes == {".json", ".safetensors", ".parquet", ".onnx", ".pbtxt", ".html"}
     for file in files:
         assert not file.read_bytes().startswith(PICKLED), file
 

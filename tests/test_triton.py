@@ -2,24 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from served import GRAPHS, WINDOW, Served
 
-from seqrec_export import parity, server
+from seqrec_export import server
+from seqrec_export.cases import Case, draw
 from seqrec_export.client import Client
 from seqrec_export.errors import SeqrecError
 
 _CASES = [
-    {"batch": 1, "length": 0, "content": "known"},
-    {"batch": 1, "length": 1, "content": "known"},
-    {"batch": 2, "length": WINDOW, "content": "mixed", "unequal": True},
-    {"batch": 7, "length": 3 * WINDOW, "content": "holes"},
-    {"batch": 64, "length": 5, "content": "odd numbers", "candidates": 1},
-    {"batch": 3, "length": 4, "content": "unknown", "candidates": 0},
-    {"batch": 2, "length": 6, "content": "padding"},
+    Case(name="known ids", batch=1, length=0, candidates=50),
+    Case(name="known ids", batch=1, length=1, candidates=50),
+    Case(name="unequal lists", batch=2, length=WINDOW, candidates=50),
+    Case(name="padding in the middle", batch=7, length=3 * WINDOW, candidates=50),
+    Case(name="extreme numbers", batch=64, length=5, candidates=1),
+    Case(name="unknown ids only", batch=3, length=4, candidates=0),
+    Case(name="padding only", batch=2, length=6, candidates=50),
 ]
 
 
@@ -41,19 +41,18 @@ def test_a_config_without_a_version_keeps_nothing_from_being_served(client: Clie
     assert {name for name, reason in client.models().items() if not reason} == set(GRAPHS)
 
 
-@pytest.mark.parametrize("case", _CASES, ids=lambda case: f"{case['batch']}x{case['length']}")
+@pytest.mark.parametrize("case", _CASES, ids=str)
 def test_triton_answers_what_onnx_runtime_answers_in_process(
-    client: Client, served: Served, case: dict[str, Any]
+    client: Client, served: Served, case: Case
 ) -> None:
     graph, vocabularies = served.graph, served.exported.run.vocabularies
-    request = parity.random_request(graph, vocabularies, np.random.default_rng(3), **case)
+    request = draw(graph, vocabularies, np.random.default_rng(3), case)
     rows = [
-        {name: values[i].tolist() for name, values in request.items()} for i in range(case["batch"])
+        {name: values[i].tolist() for name, values in request.items()} for i in range(case.batch)
     ]
     answers = client.call(graph.name, rows)
-    runtime = parity.session(served.exported.model_file(graph.name))
-    expected = parity.answer(runtime, graph, request)
-    assert len(answers) == case["batch"]
+    expected = served.onnx(request)
+    assert len(answers) == case.batch
     for i, answer in enumerate(answers):
         for name, want in expected.items():
             got = np.asarray(answer[name], dtype=want.dtype)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqrec_cli import options
 from seqrec_cli.console import print_json, print_table
+from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
     from seqrec_cli.export import Outcome
@@ -31,7 +32,8 @@ def build(
 ) -> None:
     """Train, export to ONNX, verify against PyTorch, and publish for Triton.
 
-    What was done before from the same data, settings and code is not done again.
+    What was done before from the same data, settings and code is not done again. A model that
+    fails the verification is not published: its old version keeps serving; the exit status is 1.
 
     Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`
     """
@@ -70,16 +72,21 @@ def build_all(
 
 
 def report(outcomes: list[Outcome], plan: options.Plan, *, json: bool) -> None:
-    """Say what was built, for people or for programs."""
+    """Say what was built, for people or for programs; raise SeqrecError for what was refused."""
+    from seqrec_cli.export import VERDICT_COLUMNS
     from seqrec_cli.train import METRIC_COLUMNS, metric_row
+    from seqrec_export.verification import refused
 
     if json:
         print_json({outcome.run.model.name: outcome.as_dict() for outcome in outcomes})
-        return
-    rows: list[tuple[Any, ...]] = [metric_row(outcome.run) for outcome in outcomes]
-    print_table("Test metrics", METRIC_COLUMNS, rows)
-    print_table(
-        f"Published in {plan.repository}",
-        ("model", "version", "cases", "largest |ONNX - PyTorch|", "file"),
-        [row for outcome in outcomes for row in outcome.rows()],
-    )
+    else:
+        rows: list[tuple[Any, ...]] = [metric_row(outcome.run) for outcome in outcomes]
+        print_table("Test metrics", METRIC_COLUMNS, rows)
+        print_table(
+            f"ONNX Runtime against PyTorch, published in {plan.repository}",
+            ("graph", "version", *VERDICT_COLUMNS, "file"),
+            [row for outcome in outcomes for row in outcome.rows()],
+        )
+    failed = [text for o in outcomes if (text := refused(o.exported, o.verdicts))]
+    if failed:
+        raise SeqrecError("; ".join(failed))

@@ -10,9 +10,9 @@ from seqrec_cli.console import note
 
 if TYPE_CHECKING:
     from seqrec_export.exported import Exported
-    from seqrec_export.parity import GraphParity
     from seqrec_export.repository import Published
     from seqrec_export.run import Run
+    from seqrec_export.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,34 +21,47 @@ class Outcome:
 
     run: Run
     exported: Exported
-    parity: dict[str, GraphParity]
-    published: list[Published]
+    verdicts: dict[str, Verdict]
+    published: list[Published]  # nothing where a verdict is against it
 
     def rows(self) -> list[tuple[Any, ...]]:
         """A line a graph."""
+        versions = {m.name: f"{m.version}{'' if m.new else ' (unchanged)'}" for m in self.published}
         return [
             (
-                model.name,
-                f"{model.version}" if model.new else f"{model.version} (unchanged)",
-                self.parity[model.name].cases,
-                f"{self.parity[model.name].max_abs_diff:.1e}",
-                f"{self.exported.model_file(model.name).stat().st_size / 1e6:.2f} MB",
+                name,
+                versions.get(name, "not published"),
+                *verdict_cells(verdict),
+                f"{self.exported.model_file(name).stat().st_size / 1e6:.2f} MB",
             )
-            for model in self.published
+            for name, verdict in self.verdicts.items()
         ]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
+        versions = {m.name: {"version": m.version, "new": m.new} for m in self.published}
         return {
             "run": str(self.run.path),
             "exported_anew": self.exported.fresh,
             "metrics": dict(self.run.metrics),
             "graphs": {
-                model.name: {"version": model.version, "new": model.new}
-                | self.parity[model.name].as_dict()
-                for model in self.published
+                name: versions.get(name, {"version": None, "new": False}) | verdict.as_dict()
+                for name, verdict in self.verdicts.items()
             },
         }
+
+
+VERDICT_COLUMNS = ("cases", "largest |difference|", "allowed", "")
+
+
+def verdict_cells(verdict: Verdict) -> tuple[Any, ...]:
+    """What stands under VERDICT_COLUMNS."""
+    return (
+        verdict.cases,
+        f"{verdict.largest().max_abs:.1e}",
+        f"{verdict.tolerance.atol:.0e}",
+        "OK" if verdict.ok else f"FAIL ({', '.join(sorted({f.check for f in verdict.failures}))})",
+    )
 
 
 def export(
@@ -75,13 +88,14 @@ def export(
 
 
 def export_one(run: Run, plan: options.Plan, *, keep: int) -> Outcome:
-    """Export, verify and publish one run."""
-    from seqrec_export.exported import export_run, verify_exported
+    """Export, verify and publish one run; what fails the verification is not published."""
+    from seqrec_export.exported import export_run
     from seqrec_export.repository import publish
+    from seqrec_export.verification import refused, verify
 
     exported = export_run(run, plan.top_k, report=note)
     if not exported.fresh:
         note(f"{run.model.name}: {exported.folder} is up to date, not exported again")
-    parity = verify_exported(exported, seed=plan.seed, report=note)
-    published = publish(exported, plan.repository, keep=keep)
-    return Outcome(run=run, exported=exported, parity=parity, published=published)
+    verdicts = verify(exported, seed=plan.seed, report=note)
+    published = [] if refused(exported, verdicts) else publish(exported, plan.repository, keep=keep)
+    return Outcome(run=run, exported=exported, verdicts=verdicts, published=published)

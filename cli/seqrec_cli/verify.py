@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from seqrec_cli import options
 from seqrec_cli.console import note, print_json, print_table
+from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
-    from seqrec_export.parity import GraphParity
+    from seqrec_export.verdict import Verdict
 
 
 def verify(
@@ -17,32 +20,60 @@ def verify(
     config: options.ConfigFile = None,
     seed: options.Seed = None,
     top_k: options.TopK = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="gRPC address of a Triton that serves these models, to compare too."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Compare ONNX Runtime with PyTorch on raw requests; exit status 1 where they differ.
+    """Check that an exported model answers as PyTorch does; exit status 1 where it does not.
 
-    The requests cover batches of 1 to 64, histories from empty to three times the window, padding
-    anywhere, unknown ids, unequal parallel lists, NaN and infinite numbers. Every graph of a run is
-    compared; parity.json beside each ONNX file says what was found.
+    `build` and `export` do this before they publish; run it alone to look closer, with another
+    seed, on a machine with a GPU, or against a server.
 
-    Example: `seqrec-export verify --model sasrec --seed 7`
+    What is compared: some hundred raw requests a graph, answered by ONNX Runtime on the CPU, on
+    CUDA where there is a device, and with --url by a live Triton. Beside them stands PyTorch in
+    float64 on the same weights, so that a difference says who is off.
+
+    The requests: batches of 1 to 64, histories from empty to three times the window, padding
+    anywhere, unknown and strange ids, unequal lists, NaN and infinities, 0 to 1,000 candidates,
+    each known id, real held-out rows, and rows alone and among strangers. Numbers must agree within
+    a tolerance (5e-6 for vectors, 2e-5 for scores), ids up to ties.
+
+    The files are looked at as well: axes, types, ids and weights, config.pbtxt and contract.json,
+    what ONNX Runtime 1.19 can read, and what would not run on CUDA.
+
+    What it leaves: in the run's folder report.html, to look at, and after a failure repro/ with a
+    request and a script of ten lines that shows it; beside each ONNX file parity.json (every check
+    and class of requests: OK, FAIL or SKIPPED and why) and golden.json (64 requests with answers,
+    for clients in any language to replay).
+
+    Example: `seqrec-export verify --model sasrec --seed 7 --url 127.0.0.1:8001`
     """
-    from seqrec_export.exported import export_run, verify_exported
+    from seqrec_cli.export import VERDICT_COLUMNS, verdict_cells
+    from seqrec_export.exported import export_run
     from seqrec_export.run import load
+    from seqrec_export.verification import refused
+    from seqrec_export.verification import verify as verify_run
 
-    plan = options.make_plan(config=config, models=model, runs=runs, seed=seed, top_k=top_k)
-    results: dict[str, GraphParity] = {}
+    plan = options.make_plan(config=config, models=model, runs=runs, seed=seed)
+    verdicts: dict[str, Verdict] = {}
+    failed = []
     for name in plan.models:
-        exported = export_run(load(plan.runs / name), plan.top_k, report=note)
-        results |= verify_exported(exported, seed=plan.seed, report=note)
+        exported = export_run(load(plan.runs / name), top_k, report=note)
+        found = verify_run(exported, seed=plan.seed, url=url, report=note)
+        failed += [text for text in [refused(exported, found)] if text]
+        verdicts |= found
     if json:
-        print_json({name: result.as_dict() for name, result in results.items()})
-        return
-    print_table(
-        "ONNX Runtime against PyTorch",
-        ("graph", "cases", "largest |difference|", "allowed", ""),
-        [
-            (name, r.cases, f"{r.max_abs_diff:.1e}", f"{r.atol:.0e}", "OK" if r.ok else "FAIL")
-            for name, r in results.items()
-        ],
-    )
+        print_json({name: verdict.as_dict() for name, verdict in verdicts.items()})
+    else:
+        print_table(
+            "ONNX Runtime against PyTorch",
+            ("graph", *VERDICT_COLUMNS),
+            [(name, *verdict_cells(verdict)) for name, verdict in verdicts.items()],
+        )
+        skipped = {v: None for verdict in verdicts.values() for v in verdict.skipped_providers()}
+        for text in skipped:
+            note(text)
+    if failed:
+        raise SeqrecError("; ".join(failed))

@@ -127,6 +127,19 @@ class Client:
             for result, count in zip(results, counts, strict=True)
         ]
 
+    def infer(
+        self, model: str, tensors: Mapping[str, NDArray[Any]], *, version: str = ""
+    ) -> dict[str, NDArray[Any]]:
+        """One request as arrays, strings as arrays of str -> every output as an array."""
+        signature = self.signature(model, version=version)
+        inputs = []
+        for name, array in tensors.items():
+            datatype = signature.inputs[name].datatype if name in signature.inputs else "BYTES"
+            inputs.append(grpc.InferInput(name, list(array.shape), datatype))
+            inputs[-1].set_data_from_numpy(array)
+        answer = self._ask(model, version, inputs)
+        return {name: _decoded(answer.as_numpy(name)) for name in signature.outputs}
+
     def models(self) -> dict[str, str]:
         """Each model that the server has tried to load, and why it is not ready, or "" where it is.
 
@@ -191,14 +204,7 @@ class Client:
             array = array if batched else array[0]
             inputs.append(grpc.InferInput(tensor_.name, array.shape, tensor_.datatype))
             inputs[-1].set_data_from_numpy(array)
-        try:
-            with self._errors(model):
-                answer = self._connection.infer(
-                    model, inputs, version, client_timeout=self.timeout_seconds
-                )
-        except SeqrecError:
-            self._signatures.pop((model, version), None)  # it may have been published anew
-            raise
+        answer = self._ask(model, version, inputs)
         results: list[dict[str, object]] = [{} for _ in rows]
         for name, tensor_ in signature.outputs.items():
             array = answer.as_numpy(name)
@@ -206,6 +212,16 @@ class Client:
                 strings = tensor_.datatype == "BYTES"
                 result[name] = [item.decode() for item in part.ravel()] if strings else part
         return results
+
+    def _ask(self, model: str, version: str, inputs: list[Any]) -> Any:
+        try:
+            with self._errors(model):
+                return self._connection.infer(
+                    model, inputs, version, client_timeout=self.timeout_seconds
+                )
+        except SeqrecError:
+            self._signatures.pop((model, version), None)  # it may have been published anew
+            raise
 
     def _pick(self, model: str, result: dict[str, object], *names: str) -> list[Any]:
         for name in names:
@@ -227,6 +243,13 @@ class Client:
                     f" or name its gRPC address ({message})"
                 )
             raise SeqrecError(f"{model} at {self.url}: {message}") from error
+
+
+def _decoded(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype != object:
+        return array
+    texts = [item.decode() for item in array.ravel()]
+    return np.array(texts, dtype=object).reshape(array.shape)
 
 
 def tensor(entry: Any) -> Tensor:

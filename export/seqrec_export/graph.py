@@ -30,6 +30,21 @@ class Spec:
     shape: tuple[Axis, ...]
     meaning: str
     vocabulary: str | None = None  # strings only: whose ids these are
+    usual: tuple[float, float] = (-3.0, 3.0)  # numbers only: what a caller would plausibly send
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a number may be from its reference: `atol + rtol * |reference|`."""
+
+    atol: float
+    rtol: float = 0.0
+
+
+# Measured differences stand in docs/parity.md. A logit of 32 has steps of 4e-6 in float32, and two
+# libraries add up its terms in other orders.
+EMBEDDING_TOLERANCE = Tolerance(5e-6, 1e-4)
+SCORE_TOLERANCE = Tolerance(2e-5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +60,8 @@ class Graph:
     function: Callable[..., tuple[Tensor, ...]]
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
-    atol: float = 1e-5  # largest |ONNX Runtime - PyTorch| that may be published
+    tolerance: Tolerance  # of every float32 output that may be published
+    catalogue: Callable[..., Tensor] | None = None  # a graph that ranks: (B, V) before its top-k
 
 
 Batch = dict[str, Tensor]
@@ -105,12 +121,14 @@ GAP_DAYS = Spec(
     dtype="float32",
     shape=("batch", "gap_days_length"),
     meaning="days between each event of the history and this request; NaN is unknown",
+    usual=(0.0, 1200.0),
 )
 RATINGS = Spec(
     name="history_ratings",
     dtype="float32",
     shape=("batch", "ratings_length"),
     meaning="stars given to each item of the history; NaN is unknown",
+    usual=(0.5, 5.0),
 )
 USER_ID = Spec(
     name="user_id",
@@ -124,12 +142,14 @@ AGE = Spec(
     dtype="float32",
     shape=("batch", 1),
     meaning="the user's age in years; NaN is unknown",
+    usual=(16.0, 99.0),
 )
 MONTH = Spec(
     name="month",
     dtype="int32",
     shape=("batch", 1),
     meaning="month of the request, 1 to 12; 0 is unknown",
+    usual=(1, 12),
 )
 CANDIDATES = Spec(
     name="candidate_ids",
@@ -152,10 +172,13 @@ SCORES = Spec(
 )
 
 
+USER_EMBEDDING = "user_embedding"
+
+
 def user_embedding(dim: int) -> Spec:
     """The vector that an encoder gives and a scorer takes."""
     return Spec(
-        name="user_embedding",
+        name=USER_EMBEDDING,
         dtype="float32",
         shape=("batch", dim),
         meaning="the user's state as a vector",

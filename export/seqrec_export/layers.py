@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from seqrec_export.vocabulary import NUM_RESERVED, PAD
 
 LOWEST = torch.finfo(torch.float32).min  # the score of what must not be recommended
-_EMBEDDING_LIMIT = 1e6  # keeps a dot product of any caller's vector finite
+EMBEDDING_LIMIT = 1e6  # keeps a dot product of any caller's vector finite
 
 
 def align(values: Tensor, history: Tensor, missing: float) -> Tensor:
@@ -103,7 +103,7 @@ class GRU(nn.GRU):
 
 def finite(x: Tensor) -> Tensor:
     """Any floats -> no NaN (0 instead), none so large that a dot product is not finite."""
-    return torch.where(torch.isnan(x), 0.0, x).clamp(-_EMBEDDING_LIMIT, _EMBEDDING_LIMIT)
+    return torch.where(torch.isnan(x), 0.0, x).clamp(-EMBEDDING_LIMIT, EMBEDDING_LIMIT)
 
 
 def mask_unknown(scores: Tensor, candidates: Tensor) -> Tensor:

@@ -1,256 +1,266 @@
-"""ONNX Runtime against PyTorch, on requests as a client would send them: raw strings and numbers.
+"""An answer beside its reference: what is wrong with it, and by how much.
 
-A graph may be published only if every case holds. Ranked ids are compared tie-aware: ONNX Runtime
-gives the lowest index among equal scores, PyTorch any.
+The reference is PyTorch in float64 on the same weights, so that a difference says who is off.
+Rankings are compared tie-aware: of equal scores, ONNX Runtime gives the lowest index, PyTorch any.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import torch
 from numpy.typing import NDArray
 
-from seqrec_export.graph import Graph, Spec
-from seqrec_export.layers import LOWEST
-from seqrec_export.vocabulary import Vocabulary
+from seqrec_export.graph import USER_EMBEDDING, Graph, Tolerance
+from seqrec_export.layers import EMBEDDING_LIMIT, LOWEST
+from seqrec_export.raw_requests import Request
+from seqrec_export.reference import Reference
+from seqrec_export.vocabulary import PAD, UNKNOWN, Vocabulary
 
-Request = dict[str, NDArray[Any]]  # raw tensors: object (str), float32, int32
-_BATCHES = (1, 2, 7, 64)
-_CONTENTS = ("known", "mixed", "holes", "padding", "unknown", "odd numbers")
-_CANDIDATES = (0, 1, 50)
-_PLAUSIBLE = 100.0  # no score or vector of a sound request is larger
-_NOT_AN_ID = "\N{SNOWMAN} no such id"
+Floats = NDArray[np.float64]
+_DTYPES = {"string": "O", "float32": "f", "int32": "i"}
+_ORDINARY = 10.0  # the largest component of a user's vector that no encoder of ours exceeds
+_RELATIVE_FROM = 1e-3  # a relative difference says nothing about a reference closer to 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one answer gets wrong; `check` is one of CHECKS."""
+
+    check: str
+    message: str
+
+
+CHECKS: Mapping[str, str] = {
+    "answers": "a request is answered, not refused",
+    "shape": "an output has the axes and the type that the contract says",
+    "finite": "no NaN and no infinity",
+    "excluded": "what must not be scored has the lowest float32, and nothing else has",
+    "values": "numbers are those of PyTorch in float64, within the tolerance",
+    "order": "scores descend",
+    "exact": "counts are equal",
+    "ids": "an id that comes back is one of the catalogue, once, and none stands for nothing",
+    "ranking": "an id's score is the reference's for it, and the reference has no better one",
+    "neighbours": "a row's answer does not depend on the rows beside it",
+}
 
 
 @dataclass
-class GraphParity:
-    """What the comparison of one graph found."""
+class Comparison:
+    """One answer beside its reference."""
 
-    graph: str
-    atol: float
-    cases: int = 0
-    max_abs_diff: float = 0.0
-    failures: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the graph may be published."""
-        return not self.failures
-
-    def as_dict(self) -> dict[str, Any]:
-        """For parity.json."""
-        return {
-            "graph": self.graph,
-            "provider": "CPUExecutionProvider",
-            "onnxruntime": onnxruntime.__version__,
-            "torch": torch.__version__,
-            "atol": self.atol,
-            "cases": self.cases,
-            "max_abs_diff": self.max_abs_diff,
-            "ok": self.ok,
-            "failures": self.failures[:20],
-        }
-
-
-def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """A CPU session; `threads` 0 takes all cores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def random_request(
-    graph: Graph,
-    vocabularies: Mapping[str, Vocabulary],
-    rng: np.random.Generator,
-    *,
-    batch: int,
-    length: int,
-    content: str = "mixed",
-    candidates: int = 50,
-    unequal: bool = False,
-) -> Request:
-    """One random request for a graph. `unequal` gives parallel lists other lengths."""
-    sizes = {"batch": batch, "length": length, "candidates": candidates}
-    request: Request = {}
-    for spec in graph.inputs:
-        shape = []
-        for axis in spec.shape:
-            if isinstance(axis, int):
-                shape.append(axis)
-            elif axis in sizes:
-                shape.append(sizes[axis])
-            else:
-                shape.append(max(0, length + (int(rng.integers(-2, 3)) if unequal else 0)))
-        request[spec.name] = _random_tensor(spec, tuple(shape), vocabularies, rng, content)
-    return request
-
-
-def _random_tensor(
-    spec: Spec,
-    shape: tuple[int, ...],
-    vocabularies: Mapping[str, Vocabulary],
-    rng: np.random.Generator,
-    content: str,
-) -> NDArray[Any]:
-    if spec.dtype == "string":
-        assert spec.vocabulary is not None
-        ids = vocabularies[spec.vocabulary].strings
-        values = ids[rng.integers(2, max(len(ids), 3), shape) % len(ids)]
-        choice = rng.random(shape)
-        if content == "padding":
-            values = np.full(shape, "", dtype=object)
-        elif content == "unknown":
-            values = np.full(shape, _NOT_AN_ID, dtype=object)
-        elif content == "holes":
-            values = np.where(choice < 0.4, "", values)
-        elif content != "known":
-            values = np.where(choice < 0.1, _NOT_AN_ID, np.where(choice < 0.2, "", values))
-        return np.asarray(values, dtype=object)
-    if spec.dtype == "int32":
-        return rng.integers(-1, 15, shape).astype(np.int32)
-    scale = 1.0 if spec.name == "user_embedding" else 60.0
-    numbers = (rng.standard_normal(shape) * scale).astype(np.float32)
-    if content == "odd numbers":
-        odd = np.array([np.nan, np.inf, -np.inf, 0.0, 3e38, -1e-38], np.float32)
-        numbers = np.where(rng.random(shape) < 0.5, rng.choice(odd, shape), numbers)
-    return np.asarray(numbers, dtype=np.float32)
-
-
-def cases(window: int) -> Iterator[dict[str, Any]]:
-    """Batch, length, content and candidates of every case of the grid."""
-    lengths = (0, 1, max(window - 1, 1), window, window + 1, 3 * window)
-    grid = itertools.product(_BATCHES, lengths, _CONTENTS)
-    for i, (batch, length, content) in enumerate(grid):
-        yield {
-            "batch": batch,
-            "length": length,
-            "content": content,
-            "candidates": _CANDIDATES[i % len(_CANDIDATES)],
-            "unequal": i % 5 == 0,
-        }
-
-
-def reference(
-    graph: Graph, net: torch.nn.Module, vocabularies: Mapping[str, Vocabulary], request: Request
-) -> dict[str, NDArray[Any]]:
-    """What PyTorch answers to a raw request; strings are looked up in Python."""
-    tensors = []
-    for spec in graph.inputs:
-        values = request[spec.name]
-        if spec.dtype == "string":
-            assert spec.vocabulary is not None
-            values = vocabularies[spec.vocabulary].encode(values)
-        tensors.append(torch.from_numpy(np.ascontiguousarray(values)))
-    with torch.inference_mode():
-        outputs = graph.function(net, *tensors)
-    answers: dict[str, NDArray[Any]] = {}
-    for spec, output in zip(graph.outputs, outputs, strict=True):
-        array = output.numpy()
-        if spec.dtype == "string":
-            assert spec.vocabulary is not None
-            array = vocabularies[spec.vocabulary].decode(array)
-        answers[spec.name] = array
-    return answers
-
-
-def answer(
-    runtime: onnxruntime.InferenceSession, graph: Graph, request: Request
-) -> dict[str, NDArray[Any]]:
-    """What ONNX Runtime answers to a raw request."""
-    names = [spec.name for spec in graph.outputs]
-    return dict(zip(names, runtime.run(names, request), strict=True))
+    problems: list[Problem] = field(default_factory=list)
+    differences: list[Floats] = field(default_factory=list)  # flat, of every float output
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    where: str = ""  # the output and index of max_abs
+    torch_max_abs: float = 0.0  # PyTorch in float32 against float64
+    torch_differences: list[Floats] = field(default_factory=list)
 
 
 def compare(
     graph: Graph,
-    expected: Mapping[str, NDArray[Any]],
-    got: Mapping[str, NDArray[Any]],
-    wide: Mapping[str, NDArray[Any]] | None,
-) -> tuple[float, list[str]]:
-    """Largest absolute difference, and what is wrong, if anything.
-
-    `wide` is the reference's ranking far beyond the K of `expected`, for ids that tie.
-    """
-    largest, wrong = 0.0, []
-    for spec in graph.outputs:
-        want, have = expected[spec.name], got[spec.name]
-        if want.shape != have.shape:
-            wrong.append(f"{spec.name} has the shape {have.shape} instead of {want.shape}")
-        elif spec.dtype == "float32":
-            if not np.isfinite(have).all():
-                wrong.append(f"{spec.name} holds NaN or infinity")
-            # LOWEST is a mark, not a number: its place has to agree exactly.
-            elif ((want == LOWEST) != (have == LOWEST)).any():
-                wrong.append(f"{spec.name} excludes other items")
-            elif want.size:
-                real = want != LOWEST
-                difference = np.abs(np.where(real, want.astype(np.float64) - have, 0)).max()
-                magnitude = float(np.abs(np.where(real, want, 0)).max())
-                if magnitude < _PLAUSIBLE:
-                    largest = max(largest, float(difference))
-                # float32 has 7 digits: what comes of a caller's 1e38 is compared in proportion.
-                elif difference <= graph.atol * magnitude:
-                    continue
-                if difference > graph.atol:
-                    wrong.append(f"{spec.name} differs by {difference:.3g}")
-        elif spec.dtype == "int32" and (want != have).any():
-            wrong.append(f"{spec.name} is {have.ravel()[:5]} instead of {want.ravel()[:5]}")
-    if wide is not None and not wrong:
-        wrong += _ids_out_of_place(graph, got, wide)
-    return largest, wrong
-
-
-def _ids_out_of_place(
-    graph: Graph, got: Mapping[str, NDArray[Any]], wide: Mapping[str, NDArray[Any]]
-) -> list[str]:
-    for row in range(len(got["item_ids"])):
-        known = dict(zip(wide["item_ids"][row], wide["scores"][row], strict=True))
-        ids = [i for i in got["item_ids"][row] if i]
-        if len(set(ids)) != len(ids):
-            return ["item_ids holds an id twice"]
-        for identifier, score in zip(got["item_ids"][row], got["scores"][row], strict=True):
-            # Where the catalogue has no more items, an empty id stands beside LOWEST.
-            expected = known.get(identifier, np.inf) if identifier else LOWEST
-            if abs(expected - score) > graph.atol:
-                return [
-                    f"item_ids: {identifier!r} has the score {score}, PyTorch gives it {expected}"
-                ]
-    return []
-
-
-def check(
-    graph: Graph,
-    wide: Graph,
-    net: torch.nn.Module,
     vocabularies: Mapping[str, Vocabulary],
-    path: Path,
-    *,
-    window: int,
-    seed: int = 0,
-) -> GraphParity:
-    """Compare one exported graph with PyTorch over the whole grid."""
-    runtime = session(path)
-    rng = np.random.default_rng(seed)
-    result = GraphParity(graph.name, graph.atol)
-    ranked = any(spec.name == "item_ids" for spec in graph.outputs)
-    has_length = any("length" in spec.shape for spec in graph.inputs)
-    for case in cases(window):
-        if not has_length and case["length"] not in (0, window):
-            continue
-        request = random_request(graph, vocabularies, rng, **case)
-        expected = reference(graph, net, vocabularies, request)
-        full = reference(wide, net, vocabularies, request) if ranked else None
-        largest, wrong = compare(graph, expected, answer(runtime, graph, request), full)
-        result.cases += 1
-        result.max_abs_diff = max(result.max_abs_diff, largest)
-        result.failures += [f"{case}: {w}" for w in wrong]
+    request: Request,
+    reference: Reference,
+    got: Mapping[str, NDArray[Any]],
+    tolerance: Tolerance,
+) -> Comparison:
+    """Check an answer's shapes, numbers, ids and ranking.
+
+    What a caller's own vector makes of a score is compared in proportion to that vector.
+    """
+    result = Comparison()
+    scale = _scale(request)
+    for spec in graph.outputs:
+        want, single, have = (
+            reference.double[spec.name],
+            reference.single[spec.name],
+            got[spec.name],
+        )
+        if want.shape != have.shape or have.dtype.kind != _DTYPES[spec.dtype]:
+            found = f"{have.dtype} {list(have.shape)}"
+            result.problems.append(
+                Problem("shape", f"{spec.name} is {found} instead of {spec.dtype} {[*want.shape]}")
+            )
+        elif spec.dtype == "float32":
+            _compare_numbers(result, spec.name, want, single, have, tolerance, scale)
+        elif spec.dtype == "int32" and (want != have).any():
+            at = _index(want != have)
+            result.problems.append(
+                Problem("exact", f"{spec.name}{list(at)} is {have[at]} instead of {want[at]}")
+            )
+        elif spec.dtype == "string" and reference.catalogue is None and (want != have).any():
+            at = _index(want != have)
+            result.problems.append(
+                Problem("ids", f"{spec.name}{list(at)} is {have[at]!r} instead of {want[at]!r}")
+            )
+    if reference.catalogue is not None and not any(p.check == "shape" for p in result.problems):
+        result.problems += _ranking(vocabularies["items"], reference, got, tolerance)
     return result
+
+
+def _compare_numbers(
+    result: Comparison,
+    name: str,
+    want: Floats,
+    single: NDArray[np.float32],
+    have: NDArray[np.float32],
+    tolerance: Tolerance,
+    scale: Floats,
+) -> None:
+    if not np.isfinite(have).all():
+        at = _index(~np.isfinite(have))
+        result.problems.append(Problem("finite", f"{name}{list(at)} is {have[at]}"))
+        return
+    # LOWEST is a mark, not a number: its place has to agree exactly.
+    real = want != LOWEST
+    if (real == (have == LOWEST)).any():
+        at = _index(real == (have == LOWEST))
+        said = f"{name}{list(at)} is {have[at]}, PyTorch gives {want[at]}"
+        result.problems.append(Problem("excluded", said))
+        return
+    off = np.where(real, np.abs(want - have), 0.0) / scale
+    torch_off = np.where(real, np.abs(want - single), 0.0) / scale
+    if not off.size:
+        return
+    result.differences.append(off[real])
+    result.torch_differences.append(torch_off[real])
+    result.torch_max_abs = max(result.torch_max_abs, float(torch_off.max()))
+    sized = real & (np.abs(want) >= _RELATIVE_FROM)
+    relative = np.divide(off, np.abs(want), out=np.zeros_like(off), where=sized)
+    result.max_rel = max(result.max_rel, float(relative.max()))
+    if off.max() >= result.max_abs:
+        result.max_abs = float(off.max())
+        result.where = f"{name}{list(_index(off == off.max()))}"
+    allowed = tolerance.atol + tolerance.rtol * np.abs(want) / scale
+    if (off > allowed).any():
+        at = _index(off == np.where(off > allowed, off, 0.0).max())
+        result.problems.append(
+            Problem(
+                "values",
+                f"{name}{list(at)} is {have[at]:.8g}, PyTorch in float64 gives {want[at]:.8g}: off "
+                f"by {off[at]:.2g}, allowed are {allowed[at]:.2g}; PyTorch in float32 is off by "
+                f"{torch_off[at]:.2g}",
+            )
+        )
+
+
+def _scale(request: Request) -> Floats:
+    """(B, 1): how much larger the caller's vector is than an ordinary one.
+
+    The rounding of a dot product grows in proportion to its factors.
+    """
+    vector = request.get(USER_EMBEDDING)
+    if vector is None:
+        return np.ones((1, 1))
+    size = np.nan_to_num(np.abs(vector.astype(np.float64)), nan=0.0, posinf=EMBEDDING_LIMIT)
+    largest = size.max(axis=1, keepdims=True, initial=0.0)
+    scale: Floats = np.maximum(1.0, np.minimum(largest, EMBEDDING_LIMIT) / _ORDINARY)
+    return scale
+
+
+def _ranking(
+    items: Vocabulary, reference: Reference, got: Mapping[str, NDArray[Any]], tolerance: Tolerance
+) -> list[Problem]:
+    """What is wrong with `item_ids` and their order."""
+    assert reference.catalogue is not None
+    ids, scores = got["item_ids"], got["scores"].astype(np.float64)
+    problems = []
+    if (np.diff(scores, axis=1) > 0).any():
+        at = _index(np.diff(scores, axis=1) > 0)
+        problems.append(
+            Problem("order", f"scores{list(at)} is {scores[at]:.8g}, and the next one is higher")
+        )
+    index = items.encode(ids)
+    rows = np.arange(len(ids))[:, None]
+    sorted_index = np.sort(index, axis=1)
+    twice = (np.diff(sorted_index, axis=1) == 0) & (sorted_index[:, 1:] != PAD)
+    wrong = {
+        "is no item of the catalogue": index == UNKNOWN,
+        "stands beside a score": (index == PAD) & (scores != LOWEST),
+        "stands beside the lowest float32": (index != PAD) & (scores == LOWEST),
+    }
+    for reason, cells in wrong.items():
+        if cells.any():
+            at = _index(cells)
+            problems.append(Problem("ids", f"item_ids{list(at)}, {ids[at]!r}, {reason}"))
+    if twice.any():
+        row = _index(twice)[0]
+        problems.append(Problem("ids", f"item_ids[{row}] holds an id twice"))
+    expected = reference.catalogue[rows, index]
+    real = index > UNKNOWN
+    if (real & (expected == LOWEST)).any():
+        at = _index(real & (expected == LOWEST))
+        problems.append(
+            Problem("excluded", f"item_ids{list(at)}, {ids[at]!r}, must not be recommended here")
+        )
+        return problems
+    allowed = tolerance.atol + tolerance.rtol * np.abs(expected)
+    off = np.where(real, np.abs(expected - scores), 0.0)
+    # An id that is not among the best K has a reference score below the K-th.
+    short = np.where(real, reference.double["scores"][:, -1:] - expected, 0.0)
+    worst = np.maximum(off, short)
+    if (worst > allowed).any():
+        at = _index(worst > allowed)
+        problems.append(
+            Problem(
+                "ranking",
+                f"item_ids{list(at)}, {ids[at]!r}, has the score {scores[at]:.8g}; PyTorch in "
+                f"float64 gives it {expected[at]:.8g}",
+            )
+        )
+    return problems
+
+
+def _index(cells: NDArray[np.bool_]) -> tuple[int, ...]:
+    """The first cell that is true."""
+    return tuple(int(i) for i in np.argwhere(cells)[0])
+
+
+HISTOGRAM_EDGES = tuple(np.arange(-12.0, 0.5, 0.5).tolist())  # log10 of |difference|
+
+
+@dataclass
+class Histogram:
+    """How many differences are how large."""
+
+    counts: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(len(HISTOGRAM_EDGES) - 1, np.int64)
+    )
+    zero: int = 0
+
+    def add(self, differences: Iterable[Floats]) -> None:
+        """Count some more; what is beyond the edges goes to the outermost bins."""
+        for values in differences:
+            positive = values[values > 0]
+            self.zero += int(values.size - positive.size)
+            logs = np.clip(np.log10(positive), HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1] - 1e-9)
+            self.counts += np.histogram(logs, HISTOGRAM_EDGES)[0]
+
+
+@dataclass
+class Tally:
+    """All cases of one class on one provider."""
+
+    cases: int = 0
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    where: str = ""
+    failed: int = 0
+
+    def add(self, comparison: Comparison, case: str) -> None:
+        """Count one more case."""
+        self.cases += 1
+        self.failed += bool(comparison.problems)
+        self.max_rel = max(self.max_rel, comparison.max_rel)
+        if comparison.max_abs >= self.max_abs and comparison.where:
+            self.max_abs, self.where = comparison.max_abs, f"{comparison.where}, {case}"
+
+
+def no_answer(error: Exception) -> Comparison:
+    """The comparison of a request that got none."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return Comparison(problems=[Problem("answers", first[:300])])

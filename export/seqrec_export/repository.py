@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported
+from seqrec_export.exported import PARITY_FILE, VERIFIED_FILES, Exported
 from seqrec_export.folders import (
     read_json,
     remove,
@@ -24,12 +24,13 @@ from seqrec_export.folders import (
     write_json,
     write_text,
 )
+from seqrec_export.models import MODELS
 from seqrec_export.onnx_export import MODEL_FILE
-from seqrec_export.triton_config import config_text, contract, model_config, parse_config
+from seqrec_export.report import ModelReport, write_report
+from seqrec_export.triton_config import CONFIG_FILE, CONTRACT_FILE, model_config, parse_config
 
-CONFIG_FILE = "config.pbtxt"
-CONTRACT_FILE = "contract.json"
 MANIFEST_FILE = "manifest.json"
+REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +50,19 @@ def publish(exported: Exported, repository: Path, *, keep: int = 3) -> list[Publ
     """
     if keep < 1:
         raise SeqrecError(f"--keep is {keep}; the new version itself counts, so give at least 1")
-    repository.mkdir(parents=True, exist_ok=True)
+    for name in exported.graphs:
+        _require_verified(exported, name)
+    repository.parent.mkdir(parents=True, exist_ok=True)
     with _locked(repository):
         for name in exported.graphs:
-            _require_verified(exported, name)
             _require_same_contract(exported, name, repository)
+        repository.mkdir(exist_ok=True)
         published = [_publish_one(exported, name, repository) for name in exported.graphs]
         for model in published:
             for old in versions(repository / model.name)[:-keep]:
                 remove(repository / model.name / str(old))
         _write_manifest(repository)
+        _write_report(repository)
     return published
 
 
@@ -91,11 +95,13 @@ def _locked(repository: Path) -> Iterator[None]:
 
 
 def _require_verified(exported: Exported, name: str) -> None:
-    file = exported.folder / name / "parity.json"
+    file = exported.folder / name / PARITY_FILE
     model = exported.model_file(name)
-    if not file.exists() or read_json(file)["model_sha256"] != sha256_file(model):
+    found = {name: sha256_file(model.with_name(name)) for name in VERIFIED_FILES}
+    verdict = read_json(file) if file.exists() else {}
+    if verdict.get("files") != found:
         raise SeqrecError(f"{model} was not verified; run `seqrec-export verify` first")
-    if not read_json(file)["ok"]:
+    if not verdict["ok"]:
         raise SeqrecError(f"{name} differs from PyTorch, see {file}; it is not published")
 
 
@@ -126,33 +132,58 @@ def _publish_one(exported: Exported, name: str, repository: Path) -> Published:
         latest = folder / str(existing[-1]) / MODEL_FILE
         if latest.exists() and sha256_file(latest) == sha256_file(source / MODEL_FILE):
             if not (folder / CONFIG_FILE).exists():  # a publisher was killed just before it
-                write_text(folder / CONFIG_FILE, config_text(model_config(exported.graphs[name])))
+                write_text(folder / CONFIG_FILE, (source / CONFIG_FILE).read_text("utf-8"))
             return Published(name=name, version=existing[-1], new=False)
     version = existing[-1] + 1 if existing else 1
     staging = repository.with_name(f".{repository.name}.staging")
     remove(staging)
     try:
-        shutil.copytree(source, staging / str(version))
+        not_of_a_version = shutil.ignore_patterns(CONFIG_FILE, CONTRACT_FILE)
+        shutil.copytree(source, staging / str(version), ignore=not_of_a_version)
         write_json(staging / str(version) / "metrics.json", dict(exported.run.metrics))
         folder.mkdir(exist_ok=True)
-        write_json(folder / CONTRACT_FILE, contract(exported.graphs[name]))
+        write_text(folder / CONTRACT_FILE, (source / CONTRACT_FILE).read_text("utf-8"))
         (staging / str(version)).rename(folder / str(version))
     finally:
         remove(staging)
     # The config comes last: without it Triton does not take the folder for a model.
-    write_text(folder / CONFIG_FILE, config_text(model_config(exported.graphs[name])))
+    write_text(folder / CONFIG_FILE, (source / CONFIG_FILE).read_text("utf-8"))
     return Published(name=name, version=version, new=True)
 
 
 def _write_manifest(repository: Path) -> None:
+    file = repository / MANIFEST_FILE
+    before = read_json(file)["models"] if file.exists() else {}
     entries: dict[str, Any] = {}
     for name in models(repository):
+        known = before.get(name, {})  # a version never changes: it is hashed once
         entries[name] = {
-            str(version): _version_entry(repository / name / str(version))
+            str(version): known.get(str(version))
+            or _version_entry(repository / name / str(version))
             for version in versions(repository / name)
         }
     manifest = {"written": datetime.now(UTC).isoformat(timespec="seconds"), "models": entries}
-    write_json(repository / MANIFEST_FILE, manifest)
+    write_json(file, manifest)
+
+
+def _write_report(repository: Path) -> None:
+    """report.html over the newest version of every model that this version knows."""
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for described in describe(repository):
+        entries.setdefault(described["parity"].get("model", ""), []).append(described)
+    reports = [
+        ModelReport(
+            name=name,
+            metrics=parts[0]["metrics"],
+            headline=MODELS[name].headline,
+            monitor=MODELS[name].monitor,
+            mode=MODELS[name].mode,
+            graphs=[part["parity"] for part in parts],
+        )
+        for name, parts in entries.items()
+        if name in MODELS
+    ]
+    write_report(repository / REPORT_FILE, f"{repository.name}: what is served", reports)
 
 
 def _version_entry(folder: Path) -> dict[str, Any]:

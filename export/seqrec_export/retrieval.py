@@ -7,10 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from seqrec_export import graph, layers
-from seqrec_export.graph import Graph, Spec
-
-# A logit of 32 has steps of 4e-6 in float32, and two libraries add up its terms in other orders.
-SCORE_ATOL = 2e-5
+from seqrec_export.graph import EMBEDDING_TOLERANCE, SCORE_TOLERANCE, Graph, Spec
 
 
 class _Retriever(Protocol):
@@ -28,11 +25,14 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
     answers with popularity where it knows none of the history.
     """
 
-    def recommend(net: _Retriever, history: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        known = layers.known_items(history)
+    def catalogue(net: _Retriever, history: Tensor, *rest: Tensor) -> Tensor:
         scores = net.score_catalogue(net.encode(history, *rest))
-        scores = layers.cold_start(scores, known, net.popularity)
-        return (*layers.top_items(layers.mask_seen(scores, history), top_k), known)
+        scores = layers.cold_start(scores, layers.known_items(history), net.popularity)
+        return layers.mask_seen(scores, history)
+
+    def recommend(net: _Retriever, history: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        best = layers.top_items(catalogue(net, history, *rest), top_k)
+        return (*best, layers.known_items(history))
 
     def encode(net: _Retriever, history: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         return net.encode(history, *rest), layers.known_items(history)
@@ -45,7 +45,8 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
             function=recommend,
             inputs=inputs,
             outputs=(*graph.ranked_items(top_k), graph.KNOWN_ITEMS),
-            atol=SCORE_ATOL,
+            tolerance=SCORE_TOLERANCE,
+            catalogue=catalogue,
         ),
         f"{name}_encoder": Graph(
             name=f"{name}_encoder",
@@ -53,6 +54,7 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
             function=encode,
             inputs=inputs,
             outputs=(user, graph.KNOWN_ITEMS),
+            tolerance=EMBEDDING_TOLERANCE,
         ),
         f"{name}_scorer": candidate_scorer(name, user),
     }
@@ -71,5 +73,5 @@ def candidate_scorer(name: str, user: Spec) -> Graph:
         function=score,
         inputs=(user, graph.CANDIDATES),
         outputs=(graph.SCORES,),
-        atol=SCORE_ATOL,
+        tolerance=SCORE_TOLERANCE,
     )

@@ -3,6 +3,7 @@
 config.json            model, settings, seed, data, versions, key
 weights.safetensors    parameters and buffers
 vocabulary/*.parquet   ids in index order
+held_out.json          raw requests before some held-out events, to verify exports with
 metrics.json           test, baselines, validation curve; written last
 """
 
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -29,14 +31,18 @@ from seqrec_export.folders import (
     sha256_json,
     write_json,
 )
-from seqrec_export.graph import Model
-from seqrec_export.histories import prepare
+from seqrec_export.graph import CANDIDATES, Model
+from seqrec_export.histories import Dataset, prepare
 from seqrec_export.interactions import Interactions
 from seqrec_export.models import MODELS
+from seqrec_export.raw_requests import RawLog
 from seqrec_export.readers import READERS
 from seqrec_export.training import fit
 from seqrec_export.vocabulary import Vocabulary
 
+_HELD_OUT_ROWS = 64
+_OTHER_CANDIDATES = 19  # beside the one that came
+_WINDOWS_KEPT = 3  # of a history: what the network sees, and more
 _LIBRARIES = ("torch", "lightning", "numpy", "onnx", "onnxscript", "onnx-ir")
 
 
@@ -53,6 +59,7 @@ class Run:
     source: str
     fingerprint: str
     metrics: Mapping[str, Any]
+    held_out: tuple[dict[str, list[Any]], ...]  # raw values by input; None is unknown
 
 
 def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
@@ -164,9 +171,32 @@ def train(
         file = work / "vocabulary" / f"{name}.parquet"
         file.parent.mkdir(exist_ok=True)
         pq.write_table(pa.table({"id": pa.array(list(vocabulary.ids), pa.string())}), file)
+    write_json(work / "held_out.json", _held_out(model, config, interactions, dataset, seed))
     write_json(work / "metrics.json", metrics)
     replace_folder(work, path)
     return load(path)
+
+
+def _held_out(
+    model: Model, config: Any, interactions: Interactions, dataset: Dataset, seed: int
+) -> list[dict[str, list[Any]]]:
+    """What a caller would have sent just before some events of the test part, and what came."""
+    log, rng = RawLog(interactions), np.random.default_rng(seed)
+    targets = rng.permutation(dataset.test)[:_HELD_OUT_ROWS]
+    window = _WINDOWS_KEPT * getattr(config, "max_length", 1)
+    inputs = model.graphs(config, 1)[model.name].inputs
+    raw = [spec for spec in inputs if spec.name != CANDIDATES.name]
+    rows = []
+    for i in range(len(targets)):
+        at = targets[i : i + 1]
+        request = log.requests(raw, log.users[at], at, log.times[at], window)
+        row: dict[str, list[Any]] = {
+            name: [None if v != v else v for v in values[0].tolist()]
+            for name, values in request.items()
+        }
+        others = rng.choice(dataset.items.strings, _OTHER_CANDIDATES)
+        rows.append(row | {CANDIDATES.name: [log.items[at[0]], *others.tolist()]})
+    return rows
 
 
 def _state(net: nn.Module) -> dict[str, torch.Tensor]:
@@ -202,6 +232,7 @@ def load(path: Path) -> Run:
     rows = {name: vocabulary.num_rows for name, vocabulary in vocabularies.items()}
     net = model.net(config, rows)
     net.load_state_dict(load_file(path / "weights.safetensors"))
+    held_out = path / "held_out.json"
     return Run(
         path=path,
         model=model,
@@ -212,4 +243,5 @@ def load(path: Path) -> Run:
         source=description["source"],
         fingerprint=description["fingerprint"],
         metrics=read_json(path / "metrics.json"),
+        held_out=tuple(read_json(held_out)) if held_out.exists() else (),
     )

@@ -12,8 +12,10 @@ from tritonclient.grpc import model_config_pb2
 
 from seqrec_export.graph import Axis, Graph, Spec
 
+CONFIG_FILE = "config.pbtxt"
+CONTRACT_FILE = "contract.json"
 MAX_BATCH_SIZE = 64
-_TRITON_DTYPES = {"string": "BYTES", "float32": "FP32", "int32": "INT32"}
+TRITON_DTYPES = {"string": "BYTES", "float32": "FP32", "int32": "INT32"}
 _CONFIG_DTYPES = {
     "string": model_config_pb2.TYPE_STRING,
     "float32": model_config_pb2.TYPE_FP32,
@@ -72,7 +74,7 @@ def _dims(shape: tuple[Axis, ...]) -> list[int]:
 def _tensor(spec: Spec) -> dict[str, Any]:
     return {
         "name": spec.name,
-        "datatype": _TRITON_DTYPES[spec.dtype],
+        "datatype": TRITON_DTYPES[spec.dtype],
         "shape": list(spec.shape),
         "meaning": spec.meaning,
     }

@@ -22,10 +22,19 @@ from seqrec_export.batches import (
     shuffled,
     windows,
 )
-from seqrec_export.graph import Batch, Graph, Metrics, Model
+from seqrec_export.graph import (
+    EMBEDDING_TOLERANCE,
+    Batch,
+    Graph,
+    Metrics,
+    Model,
+    Tolerance,
+)
 from seqrec_export.histories import Dataset, Part
 from seqrec_export.retrieval import candidate_scorer
 from seqrec_export.vocabulary import PAD, UNKNOWN
+
+_STAR_TOLERANCE = Tolerance(1e-5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +158,7 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
             function=rate,
             inputs=(graph.HISTORY, graph.RATINGS, graph.CANDIDATES),
             outputs=(graph.SCORES, graph.KNOWN_ITEMS),
+            tolerance=_STAR_TOLERANCE,
         ),
         "mlink_encoder": Graph(
             name="mlink_encoder",
@@ -156,6 +166,7 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
             function=encode,
             inputs=(graph.HISTORY, graph.RATINGS),
             outputs=(user, graph.KNOWN_ITEMS),
+            tolerance=EMBEDDING_TOLERANCE,
         ),
         "mlink_scorer": candidate_scorer("mlink", user),
     }

@@ -19,7 +19,14 @@ from torch.nn import functional as F  # noqa: N812
 from seqrec_export import graph, layers, losses
 from seqrec_export.batches import Indices, num_batches, shuffled
 from seqrec_export.evaluation import basket_metrics
-from seqrec_export.graph import Batch, Graph, Metrics, Model, Spec
+from seqrec_export.graph import (
+    Batch,
+    Graph,
+    Metrics,
+    Model,
+    Spec,
+    Tolerance,
+)
 from seqrec_export.histories import Dataset, Part
 from seqrec_export.interactions import SECONDS_PER_DAY, months
 from seqrec_export.retrieval import candidate_scorer
@@ -29,6 +36,7 @@ ITEM_FEATURES = ("garment_group_name", "index_group_name")
 _ITEM_ROWS_AT_ONCE = 65_536
 _RECENT_SECONDS = 7 * SECONDS_PER_DAY
 _OLDEST = 120.0  # years
+_UNIT_TOLERANCE = Tolerance(2e-6)  # vectors of unit length, and their cosines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +114,8 @@ class TwoTower(nn.Module):
         plausible = (age > 0) & (age < _OLDEST)  # False for NaN
         years = self.age_norm(torch.where(plausible, age, self.mean_age))
         known_month = ((month >= 1) & (month <= 12)).to(years.dtype)
-        angle = month.clamp(0, 12).to(years.dtype) * (2 * np.pi / 12)
+        # Clipped as a float: ONNX Runtime has no CUDA kernel that clips an int32.
+        angle = month.to(years.dtype).clamp(0, 12) * (2 * np.pi / 12)
         season = [torch.sin(angle) * known_month, torch.cos(angle) * known_month]
         has_age = plausible.to(years.dtype)
         x = torch.cat([self.users(user), years, has_age, *season], dim=1)
@@ -165,9 +174,12 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
     def known_user(user: Tensor) -> Tensor:
         return (user >= NUM_RESERVED).to(torch.int32)
 
+    def catalogue(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> Tensor:
+        return net.score_catalogue(net.encode(user, age, month))
+
     def recommend(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> tuple[Tensor, ...]:
-        scores = net.score_catalogue(net.encode(user, age, month))
-        return (*layers.top_items(scores, top_k), known_user(user))
+        best = layers.top_items(catalogue(net, user, age, month), top_k)
+        return (*best, known_user(user))
 
     def encode(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> tuple[Tensor, ...]:
         return net.encode(user, age, month), known_user(user)
@@ -205,6 +217,8 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
             function=recommend,
             inputs=query,
             outputs=(*graph.ranked_items(top_k), known),
+            tolerance=_UNIT_TOLERANCE,
+            catalogue=catalogue,
         ),
         "two_tower_encoder": Graph(
             name="two_tower_encoder",
@@ -212,6 +226,7 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
             function=encode,
             inputs=query,
             outputs=(user, known),
+            tolerance=_UNIT_TOLERANCE,
         ),
         "two_tower_scorer": candidate_scorer("two_tower", user),
         "two_tower_item_encoder": Graph(
@@ -220,6 +235,7 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
             function=encode_item,
             inputs=(item, *groups),
             outputs=(vector,),
+            tolerance=_UNIT_TOLERANCE,
         ),
     }
 

@@ -1,0 +1,84 @@
+"""golden.json: requests with their answers, for a client of any language to replay.
+
+Numbers that JSON lacks are the strings "NaN", "Infinity" and "-Infinity". An id of an answer may
+differ from what is replayed only where its score is within `atol` of the one at that place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrec_export.cases import CLASSES, Case, draw, why_not
+from seqrec_export.folders import write_text
+from seqrec_export.graph import Graph, Spec
+from seqrec_export.raw_requests import Request
+from seqrec_export.reference import Answer
+from seqrec_export.triton_config import TRITON_DTYPES
+from seqrec_export.vocabulary import Vocabulary
+
+GOLDEN_FILE = "golden.json"
+NUM_REQUESTS = 64
+_MANY_CANDIDATES = 1000  # in one request; the others have few, so that the file stays small
+
+
+def write_golden(
+    path: Path,
+    graph: Graph,
+    vocabularies: Mapping[str, Vocabulary],
+    window: int,
+    seed: int,
+    answer: Callable[[Request], Answer],
+) -> None:
+    """Write requests of every class, edge cases first, with what `answer` gives to them."""
+    rng = np.random.default_rng([seed, 64])
+    requests = []
+    for case in _cases(graph, window, rng):
+        request = draw(graph, vocabularies, rng, case)
+        entry = {
+            "case": str(case),
+            "inputs": _tensors(graph.inputs, request),
+            "outputs": _tensors(graph.outputs, answer(request)),
+        }
+        requests.append(json.dumps(entry, ensure_ascii=False, allow_nan=False))
+    head = {"model": graph.name, "atol": graph.tolerance.atol, "rtol": graph.tolerance.rtol}
+    # A request a line: short enough to look at, and a fifth of what indentation would take.
+    lines = ",\n".join(requests)
+    write_text(path, f'{json.dumps(head)[:-1]}, "requests": [\n{lines}\n]}}\n')
+
+
+def _cases(graph: Graph, window: int, rng: np.random.Generator) -> list[Case]:
+    names = [name for name in CLASSES if not why_not(name, graph)]
+    lengths = (0, 1, window, window + 1, 3 * window, max(window - 1, 1))
+    cases = [
+        Case(
+            name=names[i % len(names)],
+            batch=1 if i % 4 else 3,
+            length=lengths[i // len(names) % len(lengths)],
+            candidates=(1, 0, 5)[(i + i // len(names)) % 3],
+        )
+        for i in range(NUM_REQUESTS - 1)
+    ]
+    most = Case(name="mixed ids", batch=1, length=window, candidates=_MANY_CANDIDATES)
+    return [*cases, most]
+
+
+def _tensors(specs: tuple[Spec, ...], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        spec.name: {
+            "datatype": TRITON_DTYPES[spec.dtype],
+            "shape": list(tensors[spec.name].shape),
+            "data": [_plain(value) for value in tensors[spec.name].ravel().tolist()],
+        }
+        for spec in specs
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not np.isfinite(value):
+        return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

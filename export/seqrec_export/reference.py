@@ -1,0 +1,97 @@
+"""What PyTorch answers to a raw request: in float32 as trained, and in float64 as the reference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seqrec_export.graph import Graph
+from seqrec_export.layers import LOWEST
+from seqrec_export.raw_requests import Request
+from seqrec_export.vocabulary import NUM_RESERVED, Vocabulary
+
+Answer = dict[str, NDArray[Any]]  # by output
+_CATALOGUE_SCORES_AT_ONCE = 8_000_000  # in float64: 64 MB
+_VALUES_AT_ONCE = 16_000  # of a list; each candidate may pass through a network of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the answer to one request should be."""
+
+    single: Answer  # PyTorch in float32
+    double: Answer  # PyTorch in float64; floats as float64
+    catalogue: NDArray[np.float64] | None  # (B, V) of a graph that ranks, LOWEST where left out
+
+    def rows(self, chosen: slice) -> Reference:
+        """That of some rows of the request."""
+        return Reference(
+            single={name: values[chosen] for name, values in self.single.items()},
+            double={name: values[chosen] for name, values in self.double.items()},
+            catalogue=None if self.catalogue is None else self.catalogue[chosen],
+        )
+
+
+class PyTorch:
+    """The network of a run, eager, on the CPU."""
+
+    def __init__(self, net: torch.nn.Module, vocabularies: Mapping[str, Vocabulary]) -> None:
+        self.vocabularies = vocabularies
+        self.single = net.eval()
+        self.double = copy.deepcopy(net).double().eval()
+
+    def answer(self, graph: Graph, request: Request) -> Answer:
+        """By output, in float32."""
+        return self._answer(graph, self.single, self._tensors(graph, request, torch.float32))
+
+    def reference(self, graph: Graph, request: Request) -> Reference:
+        """What every other way of computing the graph is compared with."""
+        single = self.answer(graph, request)
+        tensors = self._tensors(graph, request, torch.float64)
+        if graph.catalogue is None:
+            double = self._answer(graph, self.double, tensors)
+            return Reference(single=single, double=double, catalogue=None)
+        rows = max(1, _CATALOGUE_SCORES_AT_ONCE // self.vocabularies["items"].num_rows)
+        with torch.inference_mode():
+            parts = [graph.catalogue(self.double, *part) for part in _parts(tensors, rows)]
+        scores = torch.cat(parts)
+        scores[:, :NUM_RESERVED] = LOWEST
+        top_k = single["scores"].shape[1]
+        double = single | {"scores": scores.topk(top_k, dim=1).values.numpy()}
+        return Reference(single=single, double=double, catalogue=scores.numpy())
+
+    def _tensors(self, graph: Graph, request: Request, dtype: torch.dtype) -> list[torch.Tensor]:
+        """Strings are looked up in Python."""
+        tensors = []
+        for spec in graph.inputs:
+            values = request[spec.name]
+            if spec.dtype == "string":
+                assert spec.vocabulary is not None
+                values = self.vocabularies[spec.vocabulary].encode(values)
+            tensor = torch.from_numpy(np.ascontiguousarray(values))
+            tensors.append(tensor.to(dtype) if spec.dtype == "float32" else tensor)
+        return tensors
+
+    def _answer(self, graph: Graph, net: torch.nn.Module, tensors: list[torch.Tensor]) -> Answer:
+        rows = max(1, _VALUES_AT_ONCE // max(1, *(tensor.shape[1] for tensor in tensors)))
+        with torch.inference_mode():
+            parts = [graph.function(net, *part) for part in _parts(tensors, rows)]
+        answers: Answer = {}
+        for spec, outputs in zip(graph.outputs, zip(*parts, strict=True), strict=True):
+            array = torch.cat(outputs).numpy()
+            if spec.dtype == "string":
+                assert spec.vocabulary is not None
+                array = self.vocabularies[spec.vocabulary].decode(array)
+            answers[spec.name] = array
+        return answers
+
+
+def _parts(tensors: list[torch.Tensor], rows: int) -> Iterator[list[torch.Tensor]]:
+    for start in range(0, len(tensors[0]), rows):
+        yield [tensor[start : start + rows] for tensor in tensors]
