@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from seqrec_export import layers
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run
+from seqrec_export.exported import Exported, find_export
 from seqrec_export.folders import read_json, write_json
 from seqrec_export.graph import Graph
 from seqrec_export.onnx_export import export_graph
@@ -288,7 +288,9 @@ MUTATIONS = {
     "attention mask dropped": Mutation("sasrec_encoder", {"values"}, patch=mask_dropped),
     "pooling mask dropped": Mutation("gru4att_encoder", {"values"}, patch=mask_dropped),
     "linear_before_reset flipped": Mutation("mlink_encoder", {"values"}, model=linear_before_reset),
-    "GRU runs over the padding": Mutation("mlink_encoder", {"values"}, model=gru_reads_past_the_end),
+    "GRU runs over the padding": Mutation(
+        "mlink_encoder", {"values"}, model=gru_reads_past_the_end
+    ),
     "axis frozen": Mutation("sasrec_encoder", {"axes", "answers"}, model=axis_frozen),
     "length frozen inside": Mutation("sasrec_encoder", {"values"}, function=length_frozen),
     "top-k unsorted": Mutation("sasrec", {"order", "values"}, function=top_k_unsorted),
@@ -341,8 +343,7 @@ MUTATIONS = {
 def copied(exported: Exported, name: str, folder: Path) -> Exported:
     """A copy of a run, of whose graphs only one is looked at."""
     shutil.copytree(exported.run.path, folder)
-    again = export_run(load(folder), TOP_K)
-    assert not again.fresh
+    again = find_export(load(folder))
     return replace(again, graphs={name: again.graphs[name]})
 
 

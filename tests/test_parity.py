@@ -171,8 +171,8 @@ def test_every_pair_of_sizes_and_contents_is_tried(served: Served) -> None:
     listed = list(cases(served.graph, served.window, np.random.default_rng(0)))
     axes = {axis for spec in served.inputs.values() for axis in spec.shape}
     window = served.window
-    lengths = {0, 1, window - 1, window, window + 1, 3 * window} if "length" in axes else {0}
-    candidates = set(CANDIDATES) if "candidates" in axes else {0}
+    lengths = {0, 1, window - 1, window, window + 1, 3 * window} if "length" in axes else {None}
+    candidates = set(CANDIDATES) if "candidates" in axes else {None}
     names = {name for name in CLASSES if not why_not(name, served.graph)}
     assert {case.name for case in listed} == names
     wanted = {"name": names, "batch": set(BATCHES), "length": lengths, "candidates": candidates}

@@ -1,7 +1,9 @@
 """The real Triton gives what ONNX Runtime gives in process, for every graph of every model."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,3 +63,29 @@ def test_triton_answers_what_onnx_runtime_answers_in_process(
                 assert got.tolist() == want[i].tolist()
             else:
                 np.testing.assert_allclose(got, want[i], atol=1e-6)
+
+
+def test_triton_answers_the_golden_requests_as_they_say(client: Client, served: Served) -> None:
+    """By golden.json alone, as a client in another language has it: no graph, no contract."""
+    path = served.exported.model_file(served.graph.name).with_name("golden.json")
+    golden = json.loads(path.read_text())
+    dtypes = {"BYTES": object, "FP32": np.float32, "INT32": np.int32}
+
+    def arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray]:
+        found = {}
+        for name, tensor in tensors.items():
+            numbers = tensor["datatype"] != "BYTES"
+            data = [float(v) for v in tensor["data"]] if numbers else tensor["data"]
+            found[name] = np.array(data, dtypes[tensor["datatype"]]).reshape(tensor["shape"])
+        return found
+
+    for request in golden["requests"]:
+        expected = arrays(request["outputs"])
+        answer = client.infer(golden["model"], arrays(request["inputs"]))
+        assert answer.keys() == expected.keys()
+        for name, want in expected.items():
+            assert answer[name].shape == want.shape, request["case"]
+            if want.dtype == np.float32:
+                np.testing.assert_allclose(answer[name], want, request["rtol"], request["atol"])
+            else:
+                np.testing.assert_array_equal(answer[name], want, request["case"])

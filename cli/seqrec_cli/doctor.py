@@ -61,8 +61,10 @@ def _onnx_runtime() -> Row:
         import onnxruntime
     except ImportError as error:
         return "ONNX Runtime", False, f"{error}; pip install onnxruntime-gpu"
-    providers = ", ".join(onnxruntime.get_available_providers())
-    return "ONNX Runtime", True, f"{onnxruntime.__version__} with {providers}"
+    from seqrec_export.runtime import why_no_cuda
+
+    reason = why_no_cuda()
+    return "ONNX Runtime", True, f"{onnxruntime.__version__}, CUDA: {reason or 'yes'}"
 
 
 def _gpu() -> Row:

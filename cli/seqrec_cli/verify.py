@@ -19,7 +19,6 @@ def verify(
     runs: options.Runs = None,
     config: options.ConfigFile = None,
     seed: options.Seed = None,
-    top_k: options.TopK = None,
     url: Annotated[
         str | None,
         typer.Option(help="gRPC address of a Triton that serves these models, to compare too."),
@@ -51,7 +50,7 @@ def verify(
     Example: `seqrec-export verify --model sasrec --seed 7 --url 127.0.0.1:8001`
     """
     from seqrec_cli.export import VERDICT_COLUMNS, verdict_cells
-    from seqrec_export.exported import export_run
+    from seqrec_export.exported import find_export
     from seqrec_export.run import load
     from seqrec_export.verification import refused
     from seqrec_export.verification import verify as verify_run
@@ -60,7 +59,7 @@ def verify(
     verdicts: dict[str, Verdict] = {}
     failed = []
     for name in plan.models:
-        exported = export_run(load(plan.runs / name), top_k, report=note)
+        exported = find_export(load(plan.runs / name))
         found = verify_run(exported, seed=plan.seed, url=url, report=note)
         failed += [text for text in [refused(exported, found)] if text]
         verdicts |= found

@@ -43,17 +43,17 @@ CLASSES: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One request to come: what it holds, and its sizes."""
+    """One request to come: what it holds, and its sizes; None where the graph has no such list."""
 
     name: str  # one of CLASSES
     batch: int
-    length: int = 0
-    candidates: int = 0
+    length: int | None = None
+    candidates: int | None = None
 
     def __str__(self) -> str:
-        return (
-            f"{self.name}, batch {self.batch}, length {self.length}, {self.candidates} candidates"
-        )
+        sizes = {"batch": self.batch, "length": self.length, "candidates": self.candidates}
+        known = [f"{name} {size}" for name, size in sizes.items() if size is not None]
+        return ", ".join([self.name, *known])
 
 
 def cases(graph: Graph, window: int, rng: np.random.Generator) -> Iterator[Case]:
@@ -61,11 +61,8 @@ def cases(graph: Graph, window: int, rng: np.random.Generator) -> Iterator[Case]
 
     What the graph has no input for is left out.
     """
-    axes = {axis for spec in graph.inputs for axis in spec.shape}
-    lengths: tuple[int, ...] = (0,)
-    if "length" in axes:
-        lengths = (0, 1, max(window - 1, 1), window, window + 1, 3 * window)
-    counts = CANDIDATES if "candidates" in axes else (0,)
+    lengths = sizes(graph, "length", (0, 1, max(window - 1, 1), window, window + 1, 3 * window))
+    counts = sizes(graph, "candidates", CANDIDATES)
     names = [name for name in CLASSES if not why_not(name, graph)]
     # 4 batches and 3 numbers of candidates have no common factor: i + j goes through all pairs.
     for i, name in enumerate(names):
@@ -78,12 +75,22 @@ def cases(graph: Graph, window: int, rng: np.random.Generator) -> Iterator[Case]
             )
     for _ in range(_RANDOM_CASES):
         batch = int(rng.integers(1, max(BATCHES) + 1))
+        most = min(max(CANDIDATES), _SCORES_AT_ONCE // batch)
         yield Case(
             name=str(rng.choice(names)),
             batch=batch,
-            length=int(rng.integers(0, max(lengths) + 1)),
-            candidates=int(rng.integers(0, min(max(counts), _SCORES_AT_ONCE // batch) + 1)),
+            length=_up_to(3 * window, lengths, rng),
+            candidates=_up_to(most, counts, rng),
         )
+
+
+def sizes(graph: Graph, axis: str, of: tuple[int, ...]) -> tuple[int | None, ...]:
+    """The sizes to try an axis with; None alone where the graph does not have it."""
+    return of if any(axis in spec.shape for spec in graph.inputs) else (None,)
+
+
+def _up_to(most: int, tried: tuple[int | None, ...], rng: np.random.Generator) -> int | None:
+    return None if tried == (None,) else int(rng.integers(0, most + 1))
 
 
 def why_not(name: str, graph: Graph) -> str:
@@ -102,21 +109,22 @@ def draw(
     graph: Graph, vocabularies: Mapping[str, Vocabulary], rng: np.random.Generator, case: Case
 ) -> Request:
     """A random request of a case."""
-    sizes: dict[Any, int] = {
+    known: dict[str, int | None] = {
         "batch": case.batch,
         "length": case.length,
         "candidates": case.candidates,
     }
     request: Request = {}
     for spec in graph.inputs:
-        shape = []
+        shape: list[int] = []
         for axis in spec.shape:
             if isinstance(axis, int):
                 shape.append(axis)
-            elif axis in sizes:
-                shape.append(sizes[axis])
+            elif (size := known.get(axis)) is not None:
+                shape.append(size)
             else:  # a list that is parallel to the history
                 other = case.name == "unequal lists"
+                assert case.length is not None
                 shape.append(max(0, case.length + (int(rng.integers(-3, 4)) if other else 0)))
         if spec.dtype == "string":
             assert spec.vocabulary is not None

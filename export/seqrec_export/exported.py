@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import (
@@ -66,13 +67,12 @@ class Exported:
 
 
 def export_run(run: Run, top_k: int | None = None, report: Report = lambda _: None) -> Exported:
-    """Export every graph of a run, unless that was done before from the same weights and code.
+    """Export every graph of a run, unless it lies there from the same weights and code.
 
     Without `top_k`, answers are as long as in the last export of the run.
     """
     folder = run.path / "onnx"
-    recover(folder)
-    last = read_json(folder / "export.json") if (folder / "export.json").exists() else {}
+    last = _last_export(folder)
     if top_k is None:
         top_k = int(last.get("asked_top_k", DEFAULT_TOP_K))
     if top_k < 1:
@@ -80,7 +80,7 @@ def export_run(run: Run, top_k: int | None = None, report: Report = lambda _: No
     asked, top_k = top_k, min(top_k, run.vocabularies["items"].num_rows)
     graphs = run.model.graphs(run.config, top_k)
     key = _export_key(run, top_k)
-    fresh = last.get("key") != key
+    fresh = last.get("key") != key or last.get("files") != _hashes(folder, graphs)
     if fresh:
         beside = run.path / ".onnx.part"
         remove(beside)
@@ -90,9 +90,32 @@ def export_run(run: Run, top_k: int | None = None, report: Report = lambda _: No
             export_graph(graph, run.net, run.vocabularies, beside / name, metadata)
             write_text(beside / name / CONFIG_FILE, config_text(model_config(graph)))
             write_json(beside / name / CONTRACT_FILE, contract(graph))
-        write_json(beside / "export.json", {"key": key, "top_k": top_k, "asked_top_k": asked})
+        sizes = {"top_k": top_k, "asked_top_k": asked}
+        files = _hashes(beside, graphs)
+        write_json(beside / "export.json", {"key": key, **sizes, "files": files})
         replace_folder(beside, folder)
     return Exported(run=run, top_k=top_k, folder=folder, graphs=graphs, fresh=fresh)
+
+
+def find_export(run: Run) -> Exported:
+    """The last export of a run, as it lies there. Raises SeqrecError where there is none."""
+    folder = run.path / "onnx"
+    last = _last_export(folder)
+    if not last:
+        raise SeqrecError(f"{run.path} holds no export; run `seqrec-export export` first")
+    graphs = run.model.graphs(run.config, last["top_k"])
+    return Exported(run=run, top_k=last["top_k"], folder=folder, graphs=graphs, fresh=False)
+
+
+def _last_export(folder: Path) -> dict[str, Any]:
+    recover(folder)
+    file = folder / "export.json"
+    return dict(read_json(file)) if file.exists() else {}
+
+
+def _hashes(folder: Path, graphs: Iterable[str]) -> dict[str, str]:
+    files = [folder / name / file for name in graphs for file in VERIFIED_FILES]
+    return {str(f.relative_to(folder)): sha256_file(f) for f in files if f.exists()}
 
 
 @cache

@@ -2,6 +2,7 @@
 
 Numbers that JSON lacks are the strings "NaN", "Infinity" and "-Infinity". An id of an answer may
 differ from what is replayed only where its score is within `atol` of the one at that place.
+Tolerances stand beside each request: of a caller's enormous vector, scores are as uncertain.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from seqrec_export.cases import CLASSES, Case, draw, why_not
+from seqrec_export.cases import CLASSES, Case, draw, sizes, why_not
 from seqrec_export.folders import write_text
 from seqrec_export.graph import Graph, Spec
+from seqrec_export.parity import scale_of
 from seqrec_export.raw_requests import Request
 from seqrec_export.reference import Answer
 from seqrec_export.triton_config import TRITON_DTYPES
@@ -41,30 +43,33 @@ def write_golden(
         request = draw(graph, vocabularies, rng, case)
         entry = {
             "case": str(case),
+            "atol": graph.tolerance.atol * float(scale_of(request).max()),
+            "rtol": graph.tolerance.rtol,
             "inputs": _tensors(graph.inputs, request),
             "outputs": _tensors(graph.outputs, answer(request)),
         }
         requests.append(json.dumps(entry, ensure_ascii=False, allow_nan=False))
-    head = {"model": graph.name, "atol": graph.tolerance.atol, "rtol": graph.tolerance.rtol}
     # A request a line: short enough to look at, and a fifth of what indentation would take.
     lines = ",\n".join(requests)
-    write_text(path, f'{json.dumps(head)[:-1]}, "requests": [\n{lines}\n]}}\n')
+    write_text(path, f'{{"model": {json.dumps(graph.name)}, "requests": [\n{lines}\n]}}\n')
 
 
 def _cases(graph: Graph, window: int, rng: np.random.Generator) -> list[Case]:
     names = [name for name in CLASSES if not why_not(name, graph)]
-    lengths = (0, 1, window, window + 1, 3 * window, max(window - 1, 1))
+    lengths = sizes(graph, "length", (0, 1, window, window + 1, 3 * window, max(window - 1, 1)))
+    few = sizes(graph, "candidates", (1, 0, 5))
     cases = [
         Case(
             name=names[i % len(names)],
             batch=1 if i % 4 else 3,
             length=lengths[i // len(names) % len(lengths)],
-            candidates=(1, 0, 5)[(i + i // len(names)) % 3],
+            candidates=few[(i + i // len(names)) % len(few)],
         )
         for i in range(NUM_REQUESTS - 1)
     ]
-    most = Case(name="mixed ids", batch=1, length=window, candidates=_MANY_CANDIDATES)
-    return [*cases, most]
+    (length,) = sizes(graph, "length", (window,))
+    (many,) = sizes(graph, "candidates", (_MANY_CANDIDATES,))
+    return [*cases, Case(name="mixed ids", batch=1, length=length, candidates=many)]
 
 
 def _tensors(specs: tuple[Spec, ...], tensors: Mapping[str, Any]) -> dict[str, Any]:

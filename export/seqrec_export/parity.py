@@ -73,7 +73,7 @@ def compare(
     What a caller's own vector makes of a score is compared in proportion to that vector.
     """
     result = Comparison()
-    scale = _scale(request)
+    scale = scale_of(request)
     for spec in graph.outputs:
         want, single, have = (
             reference.double[spec.name],
@@ -148,7 +148,7 @@ def _compare_numbers(
         )
 
 
-def _scale(request: Request) -> Floats:
+def scale_of(request: Request) -> Floats:
     """(B, 1): how much larger the caller's vector is than an ordinary one.
 
     The rounding of a dot product grows in proportion to its factors.

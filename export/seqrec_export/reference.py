@@ -48,12 +48,12 @@ class PyTorch:
 
     def answer(self, graph: Graph, request: Request) -> Answer:
         """By output, in float32."""
-        return self._answer(graph, self.single, self._tensors(graph, request, torch.float32))
+        return self._answer(graph, self.single, self.tensors(graph, request, torch.float32))
 
     def reference(self, graph: Graph, request: Request) -> Reference:
         """What every other way of computing the graph is compared with."""
         single = self.answer(graph, request)
-        tensors = self._tensors(graph, request, torch.float64)
+        tensors = self.tensors(graph, request, torch.float64)
         if graph.catalogue is None:
             double = self._answer(graph, self.double, tensors)
             return Reference(single=single, double=double, catalogue=None)
@@ -66,8 +66,8 @@ class PyTorch:
         double = single | {"scores": scores.topk(top_k, dim=1).values.numpy()}
         return Reference(single=single, double=double, catalogue=scores.numpy())
 
-    def _tensors(self, graph: Graph, request: Request, dtype: torch.dtype) -> list[torch.Tensor]:
-        """Strings are looked up in Python."""
+    def tensors(self, graph: Graph, request: Request, dtype: torch.dtype) -> list[torch.Tensor]:
+        """A request as the network takes it, floats of `dtype`; strings are looked up in Python."""
         tensors = []
         for spec in graph.inputs:
             values = request[spec.name]

@@ -40,6 +40,8 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # Threads that spin between two requests would take the cores from PyTorch beside them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -222,7 +222,7 @@ def _weights(files: _Files) -> Iterator[str]:
 
     Requests can look at a few thousand rows only; this looks at all.
     """
-    sizes = {vocabulary.num_rows for vocabulary in files.vocabularies.values()}
+    sizes = {vocabulary.num_rows for vocabulary in files.vocabularies.values() if vocabulary.ids}
     state: dict[tuple[int, ...], dict[str, NDArray[Any]]] = {}
     for name, tensor in files.state.items():
         array = tensor.detach().cpu().numpy().squeeze()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -78,13 +79,14 @@ def verify(
     remove(run.path / REPRODUCTIONS)
     torch_net = PyTorch(run.net, run.vocabularies)
     verdicts: dict[str, Verdict] = {}
-    for name, graph in exported.graphs.items():
-        report(f"verifying {name}")
-        verdicts[name] = _Gate(exported, graph, torch_net, seed, url).run()
-        folder = exported.folder / name
-        if not verdicts[name].ok:
-            remove(folder / GOLDEN_FILE)
-        write_json(folder / PARITY_FILE, verdicts[name].as_dict())
+    with Client(url) if url else nullcontext() as client:
+        for name, graph in exported.graphs.items():
+            report(f"verifying {name}")
+            verdicts[name] = _Gate(exported, graph, torch_net, seed, client).run()
+            folder = exported.folder / name
+            if not verdicts[name].ok:
+                remove(folder / GOLDEN_FILE)
+            write_json(folder / PARITY_FILE, verdicts[name].as_dict())
     entry = ModelReport(
         name=run.model.name,
         metrics=run.metrics,
@@ -113,9 +115,10 @@ class _Gate:
     """The verification of one graph."""
 
     def __init__(
-        self, exported: Exported, graph: Graph, net: PyTorch, seed: int, url: str | None
+        self, exported: Exported, graph: Graph, net: PyTorch, seed: int, client: Client | None
     ) -> None:
-        self.exported, self.graph, self.net, self.seed, self.url = exported, graph, net, seed, url
+        self.exported, self.graph, self.net, self.seed = exported, graph, net, seed
+        self.client = client
         self.path = exported.model_file(graph.name)
         self.window = getattr(exported.run.config, "max_length", 1)
         self.rng = np.random.default_rng(seed)
@@ -131,8 +134,9 @@ class _Gate:
         ]
         verdict.notes = self._notes()
         providers = list(self._providers())
-        if not providers:
+        if not any(provider.name == CPU for provider in providers):
             return verdict
+        verdict.notes["cpu_nodes_on_cuda"] = cpu_nodes(self.path)
         for case in cases(self.graph, self.window, self.rng):
             request = draw(self.graph, run.vocabularies, self.rng, case)
             self._compare(providers, case.name, str(case), request)
@@ -164,30 +168,32 @@ class _Gate:
         }
 
     def _providers(self) -> Iterator[Provider]:
+        strict, skipped = self.graph.tolerance, self.verdict.skipped
+        loose = Tolerance(strict.atol * TF32_FACTOR, strict.rtol * TF32_FACTOR)
         began = time.perf_counter()
-        strict = self.graph.tolerance
-        try:
-            runtime = session(self.path)
-        except RUNTIME_ERRORS as error:
-            self._fail("answers", f"ONNX Runtime cannot load the file: {error}")
-            return
-        self.verdict.notes["cpu_nodes_on_cuda"] = cpu_nodes(self.path)
+        yield from self._loaded(CPU, strict, partial(session, self.path))
         self.verdict.notes["load_seconds"] = round(time.perf_counter() - began, 4)
-        yield Provider(name=CPU, answer=partial(self._run, runtime), tolerance=strict)
         if reason := why_no_cuda():
-            self.verdict.skipped[CUDA, "all"] = self.verdict.skipped[CUDA_TF32, "all"] = reason
+            skipped[CUDA, "all"] = skipped[CUDA_TF32, "all"] = reason
         else:
-            loose = Tolerance(strict.atol * TF32_FACTOR, strict.rtol * TF32_FACTOR)
-            for name, tf32, tolerance in ((CUDA, False, strict), (CUDA_TF32, True, loose)):
-                runtime = cuda_session(self.path, tf32=tf32)
-                yield Provider(name=name, answer=partial(self._run, runtime), tolerance=tolerance)
-        if self.url is None:
-            self.verdict.skipped["Triton", "all"] = "no --url was given"
+            yield from self._loaded(CUDA, strict, partial(cuda_session, self.path))
+            yield from self._loaded(CUDA_TF32, loose, partial(cuda_session, self.path, tf32=True))
+        if self.client is None:
+            skipped["Triton", "all"] = "no --url was given"
         else:
-            client = Client(self.url)
-            client.probe(self.graph.name)
-            ask = partial(client.infer, self.graph.name)
-            yield Provider(name=f"Triton at {self.url}", answer=ask, tolerance=strict)
+            self.client.probe(self.graph.name)
+            ask = partial(self.client.infer, self.graph.name)
+            yield Provider(name=f"Triton at {self.client.url}", answer=ask, tolerance=strict)
+
+    def _loaded(
+        self, name: str, tolerance: Tolerance, load: Callable[[], onnxruntime.InferenceSession]
+    ) -> Iterator[Provider]:
+        try:
+            answer = partial(self._run, load())
+        except RUNTIME_ERRORS as error:
+            self._fail("answers", f"{name} cannot load the file: {error}")
+        else:
+            yield Provider(name=name, answer=answer, tolerance=tolerance)
 
     def _run(self, runtime: onnxruntime.InferenceSession, request: Request) -> Answer:
         names = [spec.name for spec in self.graph.outputs]
@@ -198,7 +204,8 @@ class _Gate:
     ) -> None:
         reference = self.net.reference(self.graph, request)
         for i, provider in enumerate(providers):
-            got, comparison = self._ask(provider, request, reference)
+            with self._kept_on_abort(provider, case, request, reference):
+                got, comparison = self._ask(provider, request, reference)
             self._count(provider, case_class, case, comparison)
             if i == 0:
                 self.verdict.torch_max_abs = max(
@@ -207,6 +214,24 @@ class _Gate:
                 self._histogram(TORCH).add(comparison.torch_differences)
             if comparison.problems:
                 self._record(provider, case, comparison.problems, request, reference, got)
+
+    @contextmanager
+    def _kept_on_abort(
+        self, provider: Provider, case: str, request: Request, reference: Reference
+    ) -> Iterator[None]:
+        """A request stays in repro/ if ONNX Runtime aborts, as it does over a GRU of length 0."""
+        if all(values.size for values in request.values()):
+            yield
+            return
+        folder = self.exported.run.path / REPRODUCTIONS
+        message = f"{provider.name} ended the process at: {case}"
+        path = folder / f"{self.graph.name}-aborted.npz"
+        script = write_reproduction(path, self.path, message, request, reference, {})
+        yield
+        remove(path)
+        remove(script)
+        if not any(folder.iterdir()):
+            remove(folder)
 
     def _ask(
         self,

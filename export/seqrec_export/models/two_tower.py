@@ -106,7 +106,8 @@ class TwoTower(nn.Module):
             rows = torch.arange(len(self.item_index), device=self.item_index.device)
             for start in range(0, len(rows), _ITEM_ROWS_AT_ONCE):
                 part = rows[start : start + _ITEM_ROWS_AT_ONCE]
-                self.item_index[part] = self.encode_items(part, self.groups[part])
+                vectors = self.encode_items(part, self.groups[part])
+                self.item_index[part] = vectors.to(self.item_index.dtype)  # autocast may be on
 
     def encode(self, user: Tensor, age: Tensor, month: Tensor) -> Tensor:
         """(B, 1) user index, (B, 1) years, (B, 1) month 1..12 -> (B, D) unit vector."""
