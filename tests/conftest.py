@@ -62,3 +62,8 @@ def repository(
     for name in MODELS:
         publish(exports(name), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report")

@@ -2,206 +2,42 @@
 
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from pages import (
+    BLOCKS,
+    CPU,
+    CUDA,
+    EDGES,
+    EVIL,
+    FAILURE,
+    TORCH,
+    Node,
+    curve,
+    failed,
+    graph,
+    model,
+    page,
+    plots,
+    row,
+    skipped,
+    verdict,
+    within,
+)
 
 from seqrec_export.report import (
     ModelReport,
-    best_epoch,
     change,
     difference,
     duration,
     figure,
-    histogram,
     size,
-    ticks,
-    write_report,
 )
-
-VOID = {"meta", "br", "wbr", "hr", "img", "link", "input"}
-BLOCKS = {"p", "ul", "div", "table", "h1", "h2", "h3", "details", "figure", "section"}
-CPU, CUDA, TORCH = "ONNX Runtime CPU", "ONNX Runtime CUDA", "PyTorch float32"
-EDGES = [-12 + 0.5 * i for i in range(25)]
-EVIL = """ü<script>alert('x')</script>"&amp;<b a='"""
-
-
-@dataclass
-class Node:
-    tag: str
-    attributes: dict[str, str]
-    parent: "Node | None" = None
-    children: list["Node | str"] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "".join(c if isinstance(c, str) else c.text for c in self.children)
-
-    def all(self, *tags: str) -> Iterator["Node"]:
-        for child in self.children:
-            if isinstance(child, Node):
-                if not tags or child.tag in tags:
-                    yield child
-                yield from child.all(*tags)
-
-    def above(self) -> Iterator["Node"]:
-        if self.parent:
-            yield self.parent
-            yield from self.parent.above()
-
-
-class Strict(HTMLParser):
-    """Builds the tree, and takes no page that a browser would have to repair."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.root = self.at = Node("", {})
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute twice: {attrs}"
-        node = Node(tag, {name: value or "" for name, value in attrs}, self.at)
-        self.at.children.append(node)
-        if tag not in VOID:
-            self.at = node
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.at.tag == tag, f"</{tag}> closes <{self.at.tag}>"
-        assert self.at.parent
-        self.at = self.at.parent
-
-    def handle_data(self, data: str) -> None:
-        self.at.children.append(data)
-
-
-def parse(text: str) -> Node:
-    parser = Strict()
-    parser.feed(text)
-    parser.close()
-    assert parser.at is parser.root, f"<{parser.at.tag}> is never closed"
-    return parser.root
-
-
-def row(provider: str, case_class: str, **changes: Any) -> dict[str, Any]:
-    numbers = {"cases": 8, "max_abs_diff": 1e-7, "max_rel_diff": 2e-6, "where": "scores[0, 1]"}
-    return {"provider": provider, "case_class": case_class, "status": "OK"} | numbers | changes
-
-
-def skipped(provider: str, case_class: str, reason: str) -> dict[str, Any]:
-    return {"provider": provider, "case_class": case_class, "status": "SKIPPED", "reason": reason}
-
-
-def graph(**changes: Any) -> dict[str, Any]:
-    counts = {CPU: [0] * 10 + [5, 90, 3] + [0] * 11, TORCH: [0] * 10 + [7, 88, 2] + [0] * 11}
-    entry = {
-        "model": "toy",
-        "graph": "toy_encoder",
-        "ok": True,
-        "seed": 0,
-        "files": {"model.onnx": "ab" * 32},
-        "versions": {"torch": "2.13", "onnxruntime": "1.31"},
-        "reference": "PyTorch float64",
-        "tolerance": {"atol": 5e-6, "rtol": 1e-4},
-        "cases": 16,
-        "max_abs_diff": 4e-7,
-        "max_rel_diff": 2e-6,
-        "torch_max_abs_diff": 3e-7,
-        "bytes": 123_456,
-        "load_seconds": 0.031,
-        "checks": [{"check": "axes", "status": "OK", "detail": "all are symbolic"}],
-        "results": [
-            row(CPU, "padding only"),
-            row(CPU, "mixed ids", max_abs_diff=4e-7),
-            skipped(CUDA, "all", "no CUDA device here"),
-            skipped("all", "unequal lists", "the graph takes no lists"),
-        ],
-        "differences": {"log10_edges": EDGES, "counts": counts, "zero": {CPU: 12, TORCH: 9}},
-        "failures": [],
-    }
-    return entry | changes
-
-
-FAILURE = {
-    "check": "values",
-    "provider": CPU,
-    "case": "padding only, batch 7, length 50",
-    "message": "scores[3, 1] is 0.5 instead of 0.25",
-    "reproduce": "repro/toy_encoder-values.py",
-}
-
-
-def failed(**changes: Any) -> dict[str, Any]:
-    rows = [row(CPU, "padding only", status="FAIL"), row(CPU, "mixed ids")]
-    return graph(ok=False, failures=[FAILURE], results=rows, graph="toy_scorer", **changes)
-
-
-def model(*graphs: dict[str, Any], **metrics: Any) -> ModelReport:
-    content = {
-        "test": {"hr@10": 0.25, "ndcg@10": 0.125, "mrr": 0.0625, "targets": 964.0},
-        "baselines": {"popularity": {"hr@10": 0.125, "ndcg@10": 0.05, "targets": 964.0}},
-        "notes": ["17 users have a single event"],
-        "data": {"source": "synthetic", "fingerprint": "cd" * 32},
-        "versions": {"torch": "2.13"},
-        "curve": [
-            {"epoch": float(i), "loss": 3.0 - i, "ndcg@10": value}
-            for i, value in enumerate((0.05, 0.125, 0.1))
-        ],
-        "ended": "all 3 epochs done",
-        "seconds": 25.7,
-        "config": {"dim": 64},
-    }
-    return ModelReport(
-        name="toy",
-        metrics=content | metrics,
-        headline=("hr@10", "ndcg@10"),
-        monitor="ndcg@10",
-        mode="max",
-        graphs=graphs,
-    )
-
-
-def curve(*values: Any) -> list[dict[str, Any]]:
-    return [{"epoch": float(i), "loss": v, "ndcg@10": v} for i, v in enumerate(values)]
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("report")
-
-
-def page(folder: Path, *models: ModelReport, title: str = "toy") -> Node:
-    write_report(folder / "report.html", title, models)
-    return parse((folder / "report.html").read_text(encoding="utf-8"))
-
-
-def verdict(root: Node) -> Node:
-    return next(n for n in root.all("div") if n.attributes.get("id") == "verdict")
-
-
-def plots(root: Node) -> list[Node]:
-    return [n for n in root.all("svg") if n.attributes.get("role") == "img"]
-
-
-def within(root: Node, section: str) -> str:
-    """The text from one heading to the next."""
-    main = next(iter(root.all("main")))
-    found, inside = "", False
-    for child in main.children:
-        if isinstance(child, Node) and child.tag == "h2":
-            inside = child.attributes["id"] == section
-        elif isinstance(child, Node) and inside:
-            found += child.text
-    return found
-
 
 ANY_PAGE = {
     "passed": (model(graph()),),
@@ -434,130 +270,6 @@ def test_names_ids_and_messages_are_only_ever_text(folder: Path) -> None:
         assert EVIL in within(bad, section)
 
 
-def numbers(node: Node) -> Iterator[tuple[str, float]]:
-    for name, value in node.attributes.items():
-        if name in ("x", "x1", "x2", "cx", "y", "y1", "y2", "cy"):
-            yield name[-1] if name[0] == "c" else name[0], float(value)
-    for point in node.attributes.get("points", "").split():
-        yield from zip("xy", map(float, point.split(",")), strict=True)
-
-
-def assert_inside(plot: Node) -> None:
-    left, top, width, height = map(float, plot.attributes["viewbox"].split())
-    assert (left, top) == (0, 0)
-    for node in plot.all():
-        for axis, value in numbers(node):
-            assert 0 <= value <= (width if axis == "x" else height)
-        if node.tag == "rect":
-            assert float(node.attributes["width"]) > 0
-            assert float(node.attributes["height"]) > 0
-            right = float(node.attributes["x"]) + float(node.attributes["width"])
-            bottom = float(node.attributes["y"]) + float(node.attributes["height"])
-            assert right <= width
-            assert bottom <= height
-        if node.tag == "text":
-            x, wide = float(node.attributes["x"]), 7.0 * len(node.text)  # of size 12
-            before = {"end": wide, "middle": wide / 2}.get(
-                node.attributes.get("text-anchor", ""), 0
-            )
-            assert x - before >= -2
-            assert x - before + wide <= width + 2
-
-
-LOSSES = st.floats(-1e30, 1e30) | st.floats(0, 10) | st.sampled_from([None, math.nan, math.inf])
-
-
-@settings(max_examples=40, deadline=None)
-@given(values=st.lists(LOSSES, max_size=30))
-@example(values=[0.0])
-@example(values=[0.5] * 300)
-@example(values=[5e-324, 0.0])
-@example(values=[7.0000001, 7.0])
-@example(values=[-1e30, 1e30])
-def test_a_curve_stays_inside_its_plot(folder: Path, values: list[float | None]) -> None:
-    drawn = plots(page(folder, model(curve=curve(*values))))
-    known = [v for v in values if v is not None and math.isfinite(v)]
-    assert len(drawn) == (2 if known else 0)
-    for plot in drawn:
-        assert_inside(plot)
-        assert sum(n.attributes["class"] == "point" for n in plot.all("circle")) == len(known)
-
-
-COUNTS = st.lists(st.integers(0, 10**9), min_size=24, max_size=24)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    bins=st.lists(COUNTS, min_size=1, max_size=5),
-    zero=st.integers(0, 10**9),
-    atol=st.just(0.0) | st.floats(1e-15, 1e3),
-)
-def test_a_histogram_stays_inside_its_plot(
-    folder: Path, bins: list[list[int]], zero: int, atol: float
-) -> None:
-    counts = {f"provider {i}": b for i, b in enumerate(bins)}
-    differences = {"log10_edges": EDGES, "counts": counts, "zero": {"provider 0": zero}}
-    entry = graph(differences=differences, tolerance={"atol": atol, "rtol": 0.0})
-    drawn = plots(page(folder, model(entry, curve=[])))
-    filled = sum(bool(count) for b in bins for count in b) + bool(zero)
-    assert len(drawn) == bool(filled)
-    for plot in drawn:
-        assert_inside(plot)
-        assert len(list(plot.all("rect"))) == filled
-
-
-def test_bars_stand_on_the_right_side_of_the_tolerance_and_grow_with_their_count() -> None:
-    counts = [2**i for i in range(24)]
-    differences = {"log10_edges": EDGES, "counts": {CPU: counts}, "zero": {CPU: 0}}
-    plot = histogram(graph(differences=differences, tolerance={"atol": 1e-5, "rtol": 0.0}))
-    assert plot
-    assert plot.tolerance
-    below = [bar.x + bar.width <= plot.tolerance.x for bar in plot.bars]
-    assert below == [edge <= -5 for edge in EDGES[1:]]
-    heights = [bar.y for bar in plot.bars]
-    assert heights == sorted(heights, reverse=True)
-    assert len(set(heights)) == len(heights)
-
-
-def test_providers_stand_side_by_side_in_each_bin() -> None:
-    plot = histogram(graph())
-    assert plot
-    assert [(name, total, zero) for name, total, zero in plot.legend] == [
-        (name, sum(bins) + zero, zero)
-        for (name, bins), zero in zip(
-            graph()["differences"]["counts"].items(), (12, 9), strict=True
-        )
-    ]
-    first, second = ([b for b in plot.bars if b.series == series] for series in (0, 1))
-    for one, other, after in zip(first, second, [*first[1:], None], strict=True):
-        assert one.x + one.width <= other.x + 0.1  # both are rounded
-        assert after is None or other.x + other.width <= after.x + 0.1
-
-
-@pytest.mark.parametrize(("mode", "best"), [("max", 2), ("min", 3)])
-def test_the_best_epoch_is_marked_in_both_plots(folder: Path, mode: Any, best: int) -> None:
-    entries = curve(None, 0.75, 0.25, math.nan, 0.75, 0.25)
-    for i, entry in enumerate(entries):
-        entry["loss"] = 9.0 - i
-    report = replace(model(curve=entries), mode=mode)
-    assert best_epoch(report) == best - 1
-    root = page(folder, report)
-    captions = [n.text for n in root.all("figcaption")]
-    assert [f"epoch {best}:" in caption for caption in captions] == [True, True]
-    for plot in plots(root):
-        circles = list(plot.all("circle"))
-        marked = next(n for n in circles if n.attributes["class"] == "best")
-        named = next(n for n in circles if f"epoch {best}:" in n.text)
-        assert list(numbers(marked)) == list(numbers(named))
-
-
-def test_a_curve_is_broken_where_an_epoch_holds_no_number(folder: Path) -> None:
-    root = page(folder, model(curve=curve(1.0, 2.0, None, 3.0, math.nan)))
-    for plot in plots(root):
-        assert [len(n.attributes["points"].split()) for n in plot.all("polyline")] == [2, 1]
-    assert within(root, "training").count("Epochs without a number: 2") == 2
-
-
 def test_quality_shows_every_figure_of_the_model_and_its_baselines(folder: Path) -> None:
     report = model(graph())
     text = within(page(folder, report), "quality")
@@ -605,14 +317,6 @@ def test_a_new_page_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path)
 def test_a_difference_is_told_to_two_digits(value: float) -> None:
     assert float(difference(value)) == pytest.approx(value, rel=0.051)
     assert not re.search(r"e[+-]?0|\.0e|\+", difference(value).replace("e0", ""))
-
-
-@given(low=st.floats(-1e6, 1e6), span=st.floats(1e-3, 1e6))
-def test_ticks_enclose_the_range_and_are_few(low: float, span: float) -> None:
-    found = ticks(low, low + span)
-    assert found[0] <= low + 1e-6 * span
-    assert found[-1] >= low + span - 1e-6 * span
-    assert 3 <= len(found) <= 6
 
 
 @pytest.mark.parametrize(
