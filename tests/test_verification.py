@@ -208,9 +208,7 @@ def test_a_failure_leaves_a_request_and_a_script_that_shows_it(spoilt: Exported)
     failure = next(f for f in verdicts["sasrec_encoder"].failures if f.check == "values")
     assert failure.provider == CPU
     script = spoilt.run.path / failure.reproduce
-    assert failure.reproduce in refused(
-        spoilt, {"sasrec_encoder": verdicts["sasrec_encoder"]}
-    ) or any(f.reproduce for f in verdicts["sasrec_encoder"].failures)
+    assert str(script.with_name("sasrec_encoder-")) in refused(spoilt, verdicts)
     assert len(script.read_text().splitlines()) <= 12
     shown = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr

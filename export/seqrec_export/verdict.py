@@ -27,8 +27,7 @@ class Failure:
 
     def __str__(self) -> str:
         place = f" ({self.case}; {self.provider})" if self.case else ""
-        shown = f"; see {self.reproduce}" if self.reproduce else ""
-        return f"{self.check}: {self.message}{place}{shown}"
+        return f"{self.check}: {self.message}{place}"
 
 
 @dataclass(kw_only=True)

@@ -101,13 +101,18 @@ def verify(
 
 def refused(exported: Exported, verdicts: dict[str, Verdict]) -> str:
     """What is wrong with the graphs that may not be published; empty where all may."""
-    failed = [verdict for verdict in verdicts.values() if not verdict.ok]
-    if not failed:
+    run, said = exported.run, []
+    for verdict in verdicts.values():
+        if not verdict.ok:
+            shown = next((f for f in verdict.failures if f.reproduce), verdict.failures[0])
+            said.append(f"{verdict.graph}: {shown}")
+            if shown.reproduce:
+                said[-1] += f", shown by {run.path / shown.reproduce}"
+    if not said:
         return ""
-    said = "; ".join(f"{v.graph}: {v.failures[0]}" for v in failed)
     return (
-        f"{exported.run.model.name} does not answer as PyTorch does and is not published: {said}. "
-        f"All of it: {exported.run.path / REPORT_FILE}"
+        f"{run.model.name} does not answer as PyTorch does and is not published: "
+        f"{'; '.join(said)}. All of it: {run.path / REPORT_FILE}"
     )
 
 
