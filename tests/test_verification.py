@@ -310,6 +310,7 @@ def test_a_request_that_ends_the_process_stays_in_repro(
     assert "ended the process at: " in kept.read_text()
     again = subprocess.run([sys.executable, kept], capture_output=True, check=False)
     assert again.returncode == ended.returncode
+    assert not (folder / "parity.json").exists()
     with pytest.raises(SeqrecError, match="was not verified"):
         publish(exported, tmp_path / "repository")
 
