@@ -121,7 +121,7 @@ def latency(
     case, rng = Case(name="known ids", **sizes), np.random.default_rng(options.seed)
     requests = [draw(graph, run.vocabularies, rng, case) for _ in range(REQUESTS)]
     lookup = PyTorch(run.net, run.vocabularies)
-    looked_up = (lookup.tensors(graph, request, torch.float32) for request in requests)
+    looked_up = (lookup.tensors(graph, request) for request in requests)
     tensors = [[tensor.to(device) for tensor in inputs] for inputs in looked_up]
     net = copy.deepcopy(run.net).to(device).eval()
 

@@ -1,8 +1,11 @@
 """What the promises are tested on: small runs, exported graphs, and random requests for them."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from seqrec_export.exported import Exported
+from seqrec_export import server
+from seqrec_export.errors import SeqrecError
+from seqrec_export.exported import Exported, find_export
 from seqrec_export.graph import Graph, Spec
 from seqrec_export.models import MODELS
 from seqrec_export.reference import PyTorch
+from seqrec_export.run import load
 from seqrec_export.runtime import session
 from seqrec_export.vocabulary import Vocabulary
 
@@ -70,6 +76,10 @@ class Served:
     def runtime(self) -> onnxruntime.InferenceSession:
         return session(self.exported.model_file(self.graph.name), threads=1)
 
+    @cached_property
+    def pytorch(self) -> PyTorch:
+        return PyTorch(self.exported.run.net, self.vocabularies)
+
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         return self.exported.run.vocabularies
@@ -103,8 +113,7 @@ class Served:
         return dict(zip(self.outputs, self.runtime.run(list(self.outputs), request), strict=True))
 
     def torch(self, request: Tensors, graph: Graph | None = None) -> Tensors:
-        run = self.exported.run
-        return PyTorch(run.net, run.vocabularies).answer(graph or self.graph, request)
+        return self.pytorch.answer(graph or self.graph, request)
 
     def with_top_k(self, top_k: int) -> Graph:
         run = self.exported.run
@@ -155,6 +164,35 @@ class Served:
         if odd:
             numbers = np.where(rng.random(shape) < 0.5, rng.choice(ODD_NUMBERS, shape), numbers)
         return numbers.astype(np.float32)
+
+
+def copied(exported: Exported, folder: Path) -> Exported:
+    """A copy of a run in another folder, with its export as it lies there."""
+    shutil.copytree(exported.run.path, folder)
+    return find_export(load(folder))
+
+
+def golden_tensors(entries: Mapping[str, Mapping[str, Any]]) -> Tensors:
+    """One side of a request of golden.json, as any client would read it."""
+    dtypes: dict[str, Any] = {"BYTES": object, "FP32": np.float32, "INT32": np.int32}
+    return {
+        name: np.array(
+            [float(v) if entry["datatype"] == "FP32" else v for v in entry["data"]],
+            dtype=dtypes[entry["datatype"]],
+        ).reshape(entry["shape"])
+        for name, entry in entries.items()
+    }
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[str]:
+    """The gRPC address of a Triton on free ports; skips the test where there is no Triton."""
+    try:
+        server.find_triton()
+    except SeqrecError as error:
+        pytest.skip(str(error))
+    with server.start(repository, grpc_port=0, http_port=0, metrics_port=0) as running:
+        yield running.grpc_url
 
 
 def rows(tensors: Tensors, chosen: Any) -> Tensors:

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import typer
+from served import serving
 from typer.testing import CliRunner
 
 from seqrec_cli.main import COMMANDS, app
-from seqrec_export import server
 from seqrec_export.errors import SeqrecError
 from seqrec_export.models import MODELS
 from seqrec_export.readers.synthetic import generate
@@ -175,19 +175,14 @@ def test_embed_writes_every_user_in_the_logs_order(built: Path, tmp_path: Path) 
 
 
 def test_recommend_asks_a_running_server(built: Path, tmp_path: Path) -> None:
-    try:
-        server.find_triton()
-    except SeqrecError as error:
-        pytest.skip(str(error))
     shop = generate(users=200, items=80, events=3000, seed=2)
     items = [str(i) for i in shop.item_ids[:3]]
     titles = tmp_path / "movies.csv"
     titles.write_text(
         "movieId,title,genres\n" + "".join(f"{i},Film {i},x\n" for i in shop.item_ids)
     )
-    ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
-    with server.start(built / "repository", **ports) as running:
-        asked = ["recommend", "--url", running.grpc_url, "--history", ",".join(items)]
+    with serving(built / "repository") as url:
+        asked = ["recommend", "--url", url, "--history", ",".join(items)]
         answer = outcome(*asked, "-m", "sasrec", "--top-k", "4", "--titles", str(titles))
         assert len(answer["items"]) == 4
         assert not {i["item_id"] for i in answer["items"]} & set(items)
@@ -195,7 +190,7 @@ def test_recommend_asks_a_running_server(built: Path, tmp_path: Path) -> None:
         rated = outcome(*asked, "-m", "mlink", "--ratings", "5,1,3", "--candidates", items[0])
         assert [i["item_id"] for i in rated["items"]] == items[:1]
         assert 0 <= rated["items"][0]["score"] <= 5
-        cold = outcome("recommend", "--url", running.grpc_url, "-m", "sasrec", "--history", "?")
+        cold = outcome("recommend", "--url", url, "-m", "sasrec", "--history", "?")
         assert cold["known_items"] == 0
         result = run(*asked, "-m", "sasrec_encoder")
         assert isinstance(result.exception, SeqrecError)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
-from served import TOLERANCE, TOP_K, Served, over
+from served import TOLERANCE, TOP_K, Served, golden_tensors, over
 from tritonclient.grpc import model_config_pb2
 
 from seqrec_export.errors import SeqrecError
@@ -121,13 +122,11 @@ def test_golden_requests_are_answered_as_they_say(served: Served) -> None:
 
     def arrays(entries: dict, specs: dict) -> dict[str, np.ndarray]:
         assert entries.keys() == specs.keys()
-        return {
-            name: np.array(
-                [float(v) if specs[name].dtype == "float32" else v for v in entry["data"]],
-                dtype=dtypes[specs[name].dtype],
-            ).reshape(entry["shape"])
-            for name, entry in entries.items()
+        tensors = golden_tensors(entries)
+        assert {n: v.dtype for n, v in tensors.items()} == {
+            n: dtypes[spec.dtype] for n, spec in specs.items()
         }
+        return tensors
 
     for request in golden["requests"]:
         answer = served.onnx(arrays(request["inputs"], served.inputs))
@@ -196,11 +195,7 @@ def copy(exported: Exported, path: Path, change: Callable[[dict], None] | None =
     """The same run in another folder, perhaps with other weights, and its export."""
     from safetensors.torch import load_file, save_file
 
-    for source in exported.run.path.rglob("*"):
-        target = path / source.relative_to(exported.run.path)
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
+    shutil.copytree(exported.run.path, path)
     if change is not None:
         weights = load_file(path / "weights.safetensors")
         change(weights)

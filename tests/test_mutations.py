@@ -5,7 +5,6 @@ exported (the reference stays as it was trained), some the files beside it.
 """
 
 import copy
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +16,16 @@ import pytest
 import torch
 from google.protobuf import text_format
 from onnx import TensorProto, helper, numpy_helper
-from served import TOP_K, WINDOW
+from served import GRAPHS, TOP_K, WINDOW, copied
 from torch import Tensor, nn
 
 from seqrec_export import layers
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, find_export
+from seqrec_export.exported import Exported
 from seqrec_export.folders import read_json, write_json
 from seqrec_export.graph import Graph
 from seqrec_export.onnx_export import export_graph
 from seqrec_export.repository import publish
-from seqrec_export.run import load
 from seqrec_export.triton_config import parse_config
 from seqrec_export.verification import refused, verify
 
@@ -340,10 +338,10 @@ MUTATIONS = {
 }
 
 
-def copied(exported: Exported, name: str, folder: Path) -> Exported:
-    """A copy of a run, of whose graphs only one is looked at."""
-    shutil.copytree(exported.run.path, folder)
-    again = find_export(load(folder))
+def copy_for(name: str, exports: Callable[[str], Exported], folder: Path) -> Exported:
+    """A copy of a graph's run, of whose graphs only this one is looked at."""
+    model, _ = GRAPHS[name]
+    again = copied(exports(model), folder)
     return replace(again, graphs={name: again.graphs[name]})
 
 
@@ -376,12 +374,7 @@ def test_a_broken_export_is_refused_and_the_check_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mutation = MUTATIONS[name]
-    model = next(
-        m
-        for m in ("gru4att", "two_tower", "mlink", "caser", "sasrec")
-        if mutation.graph.startswith(m)
-    )
-    exported = copied(exports(model), mutation.graph, tmp_path / "run")
+    exported = copy_for(mutation.graph, exports, tmp_path / "run")
     mutate(mutation, exported, exported.graphs[mutation.graph], monkeypatch)
     verdicts = verify(exported)
     (verdict,) = verdicts.values()
@@ -398,10 +391,7 @@ def test_what_was_not_broken_is_not_refused(
     name: str, exports: Callable[[str], Exported], tmp_path: Path
 ) -> None:
     """Or the tests above would prove nothing."""
-    model = next(
-        m for m in ("gru4att", "two_tower", "mlink", "caser", "sasrec") if name.startswith(m)
-    )
-    exported = copied(exports(model), name, tmp_path / "run")
+    exported = copy_for(name, exports, tmp_path / "run")
     export_graph(
         exported.graphs[name], exported.run.net, exported.run.vocabularies, exported.folder / name
     )

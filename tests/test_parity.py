@@ -18,13 +18,14 @@ from seqrec_export.cases import (
     alone,
     beside,
     cases,
+    classes_of,
     draw,
     every_id,
     why_not,
 )
 from seqrec_export.exported import Exported
 from seqrec_export.parity import CHECKS, Histogram, compare
-from seqrec_export.reference import PyTorch, Reference
+from seqrec_export.reference import Reference
 from seqrec_export.vocabulary import Vocabulary
 
 few = settings(max_examples=25, derandomize=True, deadline=None, database=None)
@@ -97,8 +98,7 @@ def caser(exports: Callable[[str], Exported]) -> Served:
 
 
 def reference_of(served: Served, request: Tensors) -> Reference:
-    run = served.exported.run
-    return PyTorch(run.net, run.vocabularies).reference(served.graph, request)
+    return served.pytorch.reference(served.graph, request)
 
 
 def checks(
@@ -173,7 +173,7 @@ def test_every_pair_of_sizes_and_contents_is_tried(served: Served) -> None:
     window = served.window
     lengths = {0, 1, window - 1, window, window + 1, 3 * window} if "length" in axes else {None}
     candidates = set(CANDIDATES) if "candidates" in axes else {None}
-    names = {name for name in CLASSES if not why_not(name, served.graph)}
+    names = set(classes_of(served.graph))
     assert {case.name for case in listed} == names
     wanted = {"name": names, "batch": set(BATCHES), "length": lengths, "candidates": candidates}
     for (one, first), (other, second) in itertools.combinations(wanted.items(), 2):

@@ -3,16 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from served import GRAPHS, WINDOW, Served
+from served import GRAPHS, WINDOW, Served, golden_tensors, serving
 
-from seqrec_export import server
 from seqrec_export.cases import Case, draw
 from seqrec_export.client import Client
-from seqrec_export.errors import SeqrecError
 
 _CASES = [
     Case(name="known ids", batch=1, length=0, candidates=50),
@@ -27,15 +24,10 @@ _CASES = [
 
 @pytest.fixture(scope="session")
 def client(repository: Path) -> Iterator[Client]:
-    try:
-        server.find_triton()
-    except SeqrecError as error:
-        pytest.skip(str(error))
     unbuilt = repository / "never_built"
     unbuilt.mkdir(exist_ok=True)
     (unbuilt / "config.pbtxt").write_text('name: "never_built" backend: "onnxruntime"')
-    ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
-    with server.start(repository, **ports) as running, Client(running.grpc_url) as connected:
+    with serving(repository) as url, Client(url) as connected:
         yield connected
 
 
@@ -69,19 +61,9 @@ def test_triton_answers_the_golden_requests_as_they_say(client: Client, served: 
     """By golden.json alone, as a client in another language has it: no graph, no contract."""
     path = served.exported.model_file(served.graph.name).with_name("golden.json")
     golden = json.loads(path.read_text())
-    dtypes = {"BYTES": object, "FP32": np.float32, "INT32": np.int32}
-
-    def arrays(tensors: dict[str, Any]) -> dict[str, np.ndarray]:
-        found = {}
-        for name, tensor in tensors.items():
-            numbers = tensor["datatype"] != "BYTES"
-            data = [float(v) for v in tensor["data"]] if numbers else tensor["data"]
-            found[name] = np.array(data, dtypes[tensor["datatype"]]).reshape(tensor["shape"])
-        return found
-
     for request in golden["requests"]:
-        expected = arrays(request["outputs"])
-        answer = client.infer(golden["model"], arrays(request["inputs"]))
+        expected = golden_tensors(request["outputs"])
+        answer = client.infer(golden["model"], golden_tensors(request["inputs"]))
         assert answer.keys() == expected.keys()
         for name, want in expected.items():
             assert answer[name].shape == want.shape, request["case"]

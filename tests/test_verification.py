@@ -5,8 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,33 +15,28 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from served import TOP_K, WINDOW, small_config
+from served import TOP_K, WINDOW, copied, serving, small_config
 from torch import Tensor
 from toys import toy
 from typer.testing import CliRunner
 
 from seqrec_cli.main import app
-from seqrec_export import layers, server
-from seqrec_export.cases import CLASSES, why_not
+from seqrec_export import layers
+from seqrec_export.cases import CLASSES, classes_of, why_not
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run, find_export
+from seqrec_export.exported import Exported, export_run
 from seqrec_export.folders import read_json
 from seqrec_export.graph import Graph
 from seqrec_export.models import MODELS
 from seqrec_export.onnx_export import export_graph
 from seqrec_export.parity import CHECKS
 from seqrec_export.repository import publish, versions
-from seqrec_export.run import load, train
+from seqrec_export.run import train
 from seqrec_export.runtime import why_no_cuda
 from seqrec_export.structure import CHECKS as FILE_CHECKS
 from seqrec_export.verdict import CPU, CUDA
 from seqrec_export.verification import EVERY_ID, HELD_OUT, NEIGHBOURS, refused, verify
 from seqrec_export.vocabulary import PAD
-
-
-def copied(exported: Exported, folder: Path) -> Exported:
-    shutil.copytree(exported.run.path, folder)
-    return find_export(load(folder))
 
 
 def spoil(path: Path) -> None:
@@ -164,7 +158,7 @@ def test_golden_requests_hold_every_class_and_the_edges(exported: Exported) -> N
             extreme = name.endswith("_scorer") and request["case"].startswith("extreme")
             assert request["atol"] == graph.tolerance.atol or extreme
         classes = {request["case"].partition(",")[0] for request in requests}
-        assert classes == {c for c in CLASSES if not why_not(c, graph)}
+        assert classes == set(classes_of(graph))
         for spec in (*graph.inputs, *graph.outputs):
             side = "inputs" if spec in graph.inputs else "outputs"
             shapes = [tuple(request[side][spec.name]["shape"]) for request in requests]
@@ -362,21 +356,10 @@ def test_ids_that_look_alike_are_kept_apart(strange: Exported) -> None:
     assert LONG in page
 
 
-@contextmanager
-def serving(exported: Exported, repository: Path) -> Iterator[str]:
-    try:
-        server.find_triton()
-    except SeqrecError as error:
-        pytest.skip(str(error))
-    assert publish(exported, repository)
-    ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
-    with server.start(repository, **ports) as running:
-        yield running.grpc_url
-
-
 def test_a_live_triton_is_compared_too(strange: Exported, tmp_path: Path) -> None:
     verify(strange)
-    with serving(strange, tmp_path / "repository") as url:
+    assert publish(strange, tmp_path / "repository")
+    with serving(tmp_path / "repository") as url:
         verdicts = verify(strange, url=url)
         assert refused(strange, verdicts) == ""
         for name, verdict in verdicts.items():
@@ -392,7 +375,8 @@ def test_a_triton_that_serves_other_weights_is_found_out(
     exports: Callable[[str], Exported], tmp_path: Path
 ) -> None:
     exported = copied(exports("caser"), tmp_path / "runs" / "caser")
-    with serving(exported, tmp_path / "repository") as url:
+    assert publish(exported, tmp_path / "repository")
+    with serving(tmp_path / "repository") as url:
         with torch.no_grad():
             exported.run.net.out_bias += 1e-3
         of_scorer = replace(exported, graphs={"caser_scorer": exported.graphs["caser_scorer"]})

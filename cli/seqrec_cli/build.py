@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from seqrec_cli import options
 from seqrec_cli.console import print_json, print_table
-from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
     from seqrec_cli.export import Outcome
+    from seqrec_export.interactions import Interactions
 
 
 def build(
@@ -37,6 +37,8 @@ def build(
 
     Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`
     """
+    from seqrec_cli.train import read_log
+
     plan = options.make_plan(
         config=config,
         data=data,
@@ -49,19 +51,24 @@ def build(
         settings=settings,
         synthetic={"users": users, "items": items, "events": events},
     )
-    report(build_all(plan, keep=keep, resume=resume, retrain=retrain), plan, json=json)
+    outcomes = build_all(plan, read_log(plan), keep=keep, resume=resume, retrain=retrain)
+    report(outcomes, plan, json=json)
 
 
 def build_all(
-    plan: options.Plan, *, keep: int = 3, resume: bool = False, retrain: bool = False
+    plan: options.Plan,
+    interactions: Interactions,
+    *,
+    keep: int = 3,
+    resume: bool = False,
+    retrain: bool = False,
 ) -> list[Outcome]:
-    """Every model of the plan, from the log to the repository."""
+    """Every model of the plan, from its log to the repository."""
     from seqrec_cli.export import export_one
-    from seqrec_cli.train import read_log, train_one
+    from seqrec_cli.train import train_one
     from seqrec_export.models import MODELS
     from seqrec_export.run import require
 
-    interactions = read_log(plan)
     for name in plan.models:
         require(MODELS[name], interactions)  # before the first of them trains for an hour
     outcomes = []
@@ -73,7 +80,7 @@ def build_all(
 
 def report(outcomes: list[Outcome], plan: options.Plan, *, json: bool) -> None:
     """Say what was built, for people or for programs; raise SeqrecError for what was refused."""
-    from seqrec_cli.export import VERDICT_COLUMNS
+    from seqrec_cli.export import VERDICT_COLUMNS, stop_if_refused
     from seqrec_cli.train import METRIC_COLUMNS, metric_row
     from seqrec_export.verification import refused
 
@@ -87,6 +94,4 @@ def report(outcomes: list[Outcome], plan: options.Plan, *, json: bool) -> None:
             ("graph", "version", *VERDICT_COLUMNS, "file"),
             [row for outcome in outcomes for row in outcome.rows()],
         )
-    failed = [text for o in outcomes if (text := refused(o.exported, o.verdicts))]
-    if failed:
-        raise SeqrecError("; ".join(failed))
+    stop_if_refused(refused(outcome.exported, outcome.verdicts) for outcome in outcomes)

@@ -28,14 +28,15 @@ def demo(
     Example: `seqrec-export demo`
     """
     from seqrec_cli.build import build_all, report
+    from seqrec_cli.train import read_log
     from seqrec_export import server
     from seqrec_export.client import Client
     from seqrec_export.histories import prepare
 
     started = time.perf_counter()
     plan = options.make_plan(runs=runs, repository=repository)
-    report(build_all(plan), plan, json=False)
-    interactions = plan.read()
+    interactions = read_log(plan)
+    report(build_all(plan, interactions), plan, json=False)
     dataset = prepare(interactions, "leave_one_out")
     note("starting Triton")
     with (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from seqrec_cli import options
 from seqrec_cli.console import note
+from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
     from seqrec_export.exported import Exported
@@ -62,6 +64,12 @@ def verdict_cells(verdict: Verdict) -> tuple[Any, ...]:
         f"{verdict.tolerance.atol:.0e}",
         "OK" if verdict.ok else f"FAIL ({', '.join(sorted({f.check for f in verdict.failures}))})",
     )
+
+
+def stop_if_refused(refusals: Iterable[str]) -> None:
+    """Raise SeqrecError with the refusals of all models; an empty one is none."""
+    if said := [text for text in refusals if text]:
+        raise SeqrecError("; ".join(said))
 
 
 def export(

@@ -8,7 +8,6 @@ import typer
 
 from seqrec_cli import options
 from seqrec_cli.console import note, print_json, print_table
-from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
     from seqrec_export.verdict import Verdict
@@ -49,7 +48,7 @@ def verify(
 
     Example: `seqrec-export verify --model sasrec --seed 7 --url 127.0.0.1:8001`
     """
-    from seqrec_cli.export import VERDICT_COLUMNS, verdict_cells
+    from seqrec_cli.export import VERDICT_COLUMNS, stop_if_refused, verdict_cells
     from seqrec_export.exported import find_export
     from seqrec_export.run import load
     from seqrec_export.verification import refused
@@ -57,11 +56,11 @@ def verify(
 
     plan = options.make_plan(config=config, models=model, runs=runs, seed=seed)
     verdicts: dict[str, Verdict] = {}
-    failed = []
+    refusals = []
     for name in plan.models:
         exported = find_export(load(plan.runs / name))
         found = verify_run(exported, seed=plan.seed, url=url, report=note)
-        failed += [text for text in [refused(exported, found)] if text]
+        refusals.append(refused(exported, found))
         verdicts |= found
     if json:
         print_json({name: verdict.as_dict() for name, verdict in verdicts.items()})
@@ -74,5 +73,4 @@ def verify(
         skipped = {v: None for verdict in verdicts.values() for v in verdict.skipped_providers()}
         for text in skipped:
             note(text)
-    if failed:
-        raise SeqrecError("; ".join(failed))
+    stop_if_refused(refusals)

@@ -21,6 +21,8 @@ BATCHES = (1, 2, 7, 64)
 CANDIDATES = (0, 1, 1000)
 _RANDOM_CASES = 24
 _SCORES_AT_ONCE = 16_000  # of a random case: to rate a candidate takes a network of its own
+_SWEPT = 313  # candidates a row where every id is looked up
+_MISSING: Mapping[str, Any] = {"string": "", "float32": np.nan, "int32": 0}  # by dtype
 _UNKNOWN_ID = "\N{SNOWMAN} no such id"
 _LONG = 1000  # bytes of the longest ids that are tried
 _ODD = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 3e38, -3e38, 1e-40], np.float32)
@@ -63,7 +65,7 @@ def cases(graph: Graph, window: int, rng: np.random.Generator) -> Iterator[Case]
     """
     lengths = sizes(graph, "length", (0, 1, max(window - 1, 1), window, window + 1, 3 * window))
     counts = sizes(graph, "candidates", CANDIDATES)
-    names = [name for name in CLASSES if not why_not(name, graph)]
+    names = classes_of(graph)
     # 4 batches and 3 numbers of candidates have no common factor: i + j goes through all pairs.
     for i, name in enumerate(names):
         for j in range(max(len(lengths), len(BATCHES))):
@@ -93,16 +95,31 @@ def _up_to(most: int, tried: tuple[int | None, ...], rng: np.random.Generator) -
     return None if tried == (None,) else int(rng.integers(0, most + 1))
 
 
+def classes_of(graph: Graph) -> list[str]:
+    """The classes that a graph has cases of."""
+    return [name for name in CLASSES if not why_not(name, graph)]
+
+
 def why_not(name: str, graph: Graph) -> str:
     """Why a graph has no case of a class; empty where it has."""
-    lists = [spec for spec in graph.inputs if not isinstance(spec.shape[1], int)]
+    lists = _lists(graph)
     if name == "extreme numbers" and all(spec.dtype == "string" for spec in graph.inputs):
         return "the graph takes no numbers"
     if name in {"padding in the middle", "repeated ids", "mixed lengths"} and not lists:
         return "the graph takes no lists"
-    if name == "unequal lists" and len([s for s in lists if "candidates" not in s.shape]) < 2:
+    if name == "unequal lists" and len(_parallel(lists)) < 2:
         return "the graph takes no parallel lists"
     return ""
+
+
+def _lists(graph: Graph) -> list[Spec]:
+    """The inputs of any length."""
+    return [spec for spec in graph.inputs if isinstance(spec.shape[1], str)]
+
+
+def _parallel(lists: list[Spec]) -> list[Spec]:
+    """The history and what is parallel to it."""
+    return [spec for spec in lists if "candidates" not in spec.shape]
 
 
 def draw(
@@ -214,16 +231,13 @@ def _numbers(
 def _shorten(request: Request, graph: Graph, rng: np.random.Generator) -> None:
     """Cut each row to a random length, and pad it behind, its parallel lists alike."""
     real: dict[bool, NDArray[np.int64]] = {}
-    for spec in graph.inputs:
-        if isinstance(spec.shape[1], int):
-            continue
+    for spec in _lists(graph):
         values = request[spec.name]
         of_candidates = "candidates" in spec.shape
         if of_candidates not in real:
             real[of_candidates] = rng.integers(0, values.shape[1] + 1, (len(values), 1))
-        padding = "" if spec.dtype == "string" else np.nan
         kept = np.arange(values.shape[1])[None] < real[of_candidates]
-        request[spec.name] = np.where(kept, values, padding).astype(values.dtype)
+        request[spec.name] = np.where(kept, values, _MISSING[spec.dtype]).astype(values.dtype)
 
 
 def every_id(
@@ -244,16 +258,14 @@ def every_id(
         if not len(ids):
             continue
         batch = max(BATCHES)
-        width = {"length": window, "candidates": 313}.get(str(spec.shape[1]), window)
-        width = spec.shape[1] if isinstance(spec.shape[1], int) else width
+        axis = spec.shape[1]
+        width = axis if isinstance(axis, int) else _SWEPT if axis == "candidates" else window
         ids = ids[rng.permutation(len(ids))][: most * batch * width]
         case = Case(name="known ids", batch=batch, length=window, candidates=width)
         for start in range(0, len(ids), batch * width):
             chunk = ids[start : start + batch * width]
             request = draw(graph, vocabularies, rng, case)
-            values = request[spec.name].copy()
-            values[:] = np.resize(chunk, values.shape)
-            yield request | {spec.name: values}, len(chunk)
+            yield request | {spec.name: np.resize(chunk, request[spec.name].shape)}, len(chunk)
 
 
 def stack(graph: Graph, rows: list[dict[str, Any]]) -> Request:
@@ -262,11 +274,8 @@ def stack(graph: Graph, rows: list[dict[str, Any]]) -> Request:
     for spec in graph.inputs:
         lists = [row[spec.name] for row in rows]
         width = max(map(len, lists))
-        if spec.dtype == "string":
-            values = np.full((len(rows), width), "", dtype=object)
-        else:
-            unknown = np.nan if spec.dtype == "float32" else 0
-            values = np.full((len(rows), width), unknown, np.dtype(spec.dtype))
+        dtype = object if spec.dtype == "string" else spec.dtype
+        values = np.full((len(rows), width), _MISSING[spec.dtype], dtype)
         for i, items in enumerate(lists):
             values[i, : len(items)] = [np.nan if item is None else item for item in items]
         request[spec.name] = values
@@ -281,11 +290,7 @@ def rows_of(tensors: Mapping[str, NDArray[Any]], chosen: slice) -> Request:
 def alone(graph: Graph, request: Request, row: int) -> Request:
     """One row as its own request, its lists without the padding behind."""
     single = rows_of(request, slice(row, row + 1))
-    lists = {
-        spec.name: single[spec.name]
-        for spec in graph.inputs
-        if isinstance(spec.shape[1], str) and "candidates" not in spec.shape
-    }
+    lists = {spec.name: single[spec.name] for spec in _parallel(_lists(graph))}
     real = [
         values != "" if values.dtype == object else ~np.isnan(values) for values in lists.values()
     ]

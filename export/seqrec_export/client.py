@@ -137,7 +137,14 @@ class Client:
             datatype = signature.inputs[name].datatype if name in signature.inputs else "BYTES"
             inputs.append(grpc.InferInput(name, list(array.shape), datatype))
             inputs[-1].set_data_from_numpy(array)
-        answer = self._ask(model, version, inputs)
+        try:
+            with self._errors(model):
+                answer = self._connection.infer(
+                    model, inputs, version, client_timeout=self.timeout_seconds
+                )
+        except SeqrecError:
+            self._signatures.pop((model, version), None)  # it may have been published anew
+            raise
         return {name: _decoded(answer.as_numpy(name)) for name in signature.outputs}
 
     def models(self) -> dict[str, str]:
@@ -198,30 +205,15 @@ class Client:
         for name in {name for row in rows for name in row} - signature.inputs.keys():
             raise SeqrecError(f"{model} takes no {name!r}; it takes {sorted(signature.inputs)}")
         batched = signature.max_batch_size > 0
-        inputs = []
-        for tensor_ in signature.inputs.values():
+        tensors = {}
+        for name, tensor_ in signature.inputs.items():
             array = pack(model, tensor_, rows)
-            array = array if batched else array[0]
-            inputs.append(grpc.InferInput(tensor_.name, array.shape, tensor_.datatype))
-            inputs[-1].set_data_from_numpy(array)
-        answer = self._ask(model, version, inputs)
+            tensors[name] = array if batched else array[0]
         results: list[dict[str, object]] = [{} for _ in rows]
-        for name, tensor_ in signature.outputs.items():
-            array = answer.as_numpy(name)
+        for name, array in self.infer(model, tensors, version=version).items():
             for result, part in zip(results, array if batched else [array], strict=True):
-                strings = tensor_.datatype == "BYTES"
-                result[name] = [item.decode() for item in part.ravel()] if strings else part
+                result[name] = part.ravel().tolist() if part.dtype == object else part
         return results
-
-    def _ask(self, model: str, version: str, inputs: list[Any]) -> Any:
-        try:
-            with self._errors(model):
-                return self._connection.infer(
-                    model, inputs, version, client_timeout=self.timeout_seconds
-                )
-        except SeqrecError:
-            self._signatures.pop((model, version), None)  # it may have been published anew
-            raise
 
     def _pick(self, model: str, result: dict[str, object], *names: str) -> list[Any]:
         for name in names:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,7 +80,8 @@ def export_run(run: Run, top_k: int | None = None, report: Report = lambda _: No
     asked, top_k = top_k, min(top_k, run.vocabularies["items"].num_rows)
     graphs = run.model.graphs(run.config, top_k)
     key = _export_key(run, top_k)
-    fresh = last.get("key") != key or last.get("files") != _hashes(folder, graphs)
+    files = {name: file_hashes(folder / name) for name in graphs}
+    fresh = last.get("key") != key or last.get("files") != files
     if fresh:
         beside = run.path / ".onnx.part"
         remove(beside)
@@ -91,7 +92,7 @@ def export_run(run: Run, top_k: int | None = None, report: Report = lambda _: No
             write_text(beside / name / CONFIG_FILE, config_text(model_config(graph)))
             write_json(beside / name / CONTRACT_FILE, contract(graph))
         sizes = {"top_k": top_k, "asked_top_k": asked}
-        files = _hashes(beside, graphs)
+        files = {name: file_hashes(beside / name) for name in graphs}
         write_json(beside / "export.json", {"key": key, **sizes, "files": files})
         replace_folder(beside, folder)
     return Exported(run=run, top_k=top_k, folder=folder, graphs=graphs, fresh=fresh)
@@ -113,9 +114,10 @@ def _last_export(folder: Path) -> dict[str, Any]:
     return dict(read_json(file)) if file.exists() else {}
 
 
-def _hashes(folder: Path, graphs: Iterable[str]) -> dict[str, str]:
-    files = [folder / name / file for name in graphs for file in VERIFIED_FILES]
-    return {str(f.relative_to(folder)): sha256_file(f) for f in files if f.exists()}
+def file_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of VERIFIED_FILES in one graph's folder, by file; a missing one is left out."""
+    files = [folder / name for name in VERIFIED_FILES]
+    return {file.name: sha256_file(file) for file in files if file.exists()}
 
 
 @cache

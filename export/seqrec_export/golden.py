@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrec_export.cases import CLASSES, Case, draw, sizes, why_not
+from seqrec_export.cases import CANDIDATES, Case, classes_of, draw, sizes
 from seqrec_export.folders import write_text
 from seqrec_export.graph import Graph, Spec
 from seqrec_export.parity import scale_of
@@ -25,7 +25,6 @@ from seqrec_export.vocabulary import Vocabulary
 
 GOLDEN_FILE = "golden.json"
 NUM_REQUESTS = 64
-_MANY_CANDIDATES = 1000  # in one request; the others have few, so that the file stays small
 
 
 def write_golden(
@@ -55,7 +54,7 @@ def write_golden(
 
 
 def _cases(graph: Graph, window: int, rng: np.random.Generator) -> list[Case]:
-    names = [name for name in CLASSES if not why_not(name, graph)]
+    names = classes_of(graph)
     lengths = sizes(graph, "length", (0, 1, window, window + 1, 3 * window, max(window - 1, 1)))
     few = sizes(graph, "candidates", (1, 0, 5))
     cases = [
@@ -68,7 +67,8 @@ def _cases(graph: Graph, window: int, rng: np.random.Generator) -> list[Case]:
         for i in range(NUM_REQUESTS - 1)
     ]
     (length,) = sizes(graph, "length", (window,))
-    (many,) = sizes(graph, "candidates", (_MANY_CANDIDATES,))
+    # Many candidates in one request; the others have few, so that the file stays small.
+    (many,) = sizes(graph, "candidates", (max(CANDIDATES),))
     return [*cases, Case(name="mixed ids", batch=1, length=length, candidates=many)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,16 +45,21 @@ class PyTorch:
     def __init__(self, net: torch.nn.Module, vocabularies: Mapping[str, Vocabulary]) -> None:
         self.vocabularies = vocabularies
         self.single = net.eval()
-        self.double = copy.deepcopy(net).double().eval()
+
+    @cached_property
+    def double(self) -> torch.nn.Module:
+        """The same network in float64."""
+        return copy.deepcopy(self.single).double()
 
     def answer(self, graph: Graph, request: Request) -> Answer:
         """By output, in float32."""
-        return self._answer(graph, self.single, self.tensors(graph, request, torch.float32))
+        return self._answer(graph, self.single, self.tensors(graph, request))
 
     def reference(self, graph: Graph, request: Request) -> Reference:
         """What every other way of computing the graph is compared with."""
-        single = self.answer(graph, request)
-        tensors = self.tensors(graph, request, torch.float64)
+        tensors = self.tensors(graph, request)
+        single = self._answer(graph, self.single, tensors)
+        tensors = [t.double() if t.is_floating_point() else t for t in tensors]
         if graph.catalogue is None:
             double = self._answer(graph, self.double, tensors)
             return Reference(single=single, double=double, catalogue=None)
@@ -66,16 +72,15 @@ class PyTorch:
         double = single | {"scores": scores.topk(top_k, dim=1).values.numpy()}
         return Reference(single=single, double=double, catalogue=scores.numpy())
 
-    def tensors(self, graph: Graph, request: Request, dtype: torch.dtype) -> list[torch.Tensor]:
-        """A request as the network takes it, floats of `dtype`; strings are looked up in Python."""
+    def tensors(self, graph: Graph, request: Request) -> list[torch.Tensor]:
+        """A request as the network takes it; strings are looked up in Python."""
         tensors = []
         for spec in graph.inputs:
             values = request[spec.name]
             if spec.dtype == "string":
                 assert spec.vocabulary is not None
                 values = self.vocabularies[spec.vocabulary].encode(values)
-            tensor = torch.from_numpy(np.ascontiguousarray(values))
-            tensors.append(tensor.to(dtype) if spec.dtype == "float32" else tensor)
+            tensors.append(torch.from_numpy(np.ascontiguousarray(values)))
         return tensors
 
     def _answer(self, graph: Graph, net: torch.nn.Module, tensors: list[torch.Tensor]) -> Answer:

@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from seqrec_export.folders import write_text
+
+if TYPE_CHECKING:
+    from seqrec_export.graph import Model
+
+REPORT_FILE = "report.html"
 
 # One unit is one pixel on a phone that is 360 wide, so that text of size 12 is not tiny there.
 FRAME = {"width": 336, "height": 200, "left": 52, "right": 322, "top": 24, "bottom": 160}
@@ -38,6 +43,18 @@ class ModelReport:
     monitor: str
     mode: Literal["min", "max"]  # what is better for `monitor`
     graphs: Sequence[Json]  # the content of each graph's parity.json
+
+    @classmethod
+    def of(cls, model: Model, metrics: Json, graphs: Sequence[Json]) -> Self:
+        """What the page needs of one model, from its metrics.json and its graphs' parity.json."""
+        return cls(
+            name=model.name,
+            metrics=metrics,
+            headline=model.headline,
+            monitor=model.monitor,
+            mode=model.mode,
+            graphs=graphs,
+        )
 
 
 def write_report(path: Path, title: str, models: Sequence[ModelReport]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import PARITY_FILE, VERIFIED_FILES, Exported
+from seqrec_export.exported import PARITY_FILE, Exported, file_hashes
 from seqrec_export.folders import (
     read_json,
     remove,
@@ -26,11 +26,16 @@ from seqrec_export.folders import (
 )
 from seqrec_export.models import MODELS
 from seqrec_export.onnx_export import MODEL_FILE
-from seqrec_export.report import ModelReport, write_report
-from seqrec_export.triton_config import CONFIG_FILE, CONTRACT_FILE, model_config, parse_config
+from seqrec_export.report import REPORT_FILE, ModelReport, write_report
+from seqrec_export.triton_config import (
+    CONFIG_FILE,
+    CONTRACT_FILE,
+    changed_tensors,
+    model_config,
+    parse_config,
+)
 
 MANIFEST_FILE = "manifest.json"
-REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +102,8 @@ def _locked(repository: Path) -> Iterator[None]:
 def _require_verified(exported: Exported, name: str) -> None:
     file = exported.folder / name / PARITY_FILE
     model = exported.model_file(name)
-    found = {name: sha256_file(model.with_name(name)) for name in VERIFIED_FILES}
     verdict = read_json(file) if file.exists() else {}
-    if verdict.get("files") != found:
+    if verdict.get("files") != file_hashes(model.parent):
         raise SeqrecError(f"{model} was not verified; run `seqrec-export verify` first")
     if not verdict["ok"]:
         raise SeqrecError(f"{name} differs from PyTorch, see {file}; it is not published")
@@ -111,15 +115,11 @@ def _require_same_contract(exported: Exported, name: str, repository: Path) -> N
         return
     old, new = parse_config(file.read_text()), model_config(exported.graphs[name])
     for kind in ("input", "output"):
-        before = {t.name: (t.data_type, list(t.dims)) for t in getattr(old, kind)}
-        after = {t.name: (t.data_type, list(t.dims)) for t in getattr(new, kind)}
-        if before != after:
-            changed = sorted(
-                t for t in before.keys() | after.keys() if before.get(t) != after.get(t)
-            )
+        if changed := changed_tensors(old, new, kind):
+            before, after = ([pair[i] for pair in changed.values()] for i in (0, 1))
             raise SeqrecError(
                 f"{name} is published in {repository} with other {kind}s ({', '.join(changed)}: "
-                f"{[before.get(t) for t in changed]} became {[after.get(t) for t in changed]}); "
+                f"{before} became {after}); "
                 "its callers would break: publish into another repository, or keep dim and top-k"
             )
 
@@ -172,14 +172,7 @@ def _write_report(repository: Path) -> None:
     for described in describe(repository):
         entries.setdefault(described["parity"].get("model", ""), []).append(described)
     reports = [
-        ModelReport(
-            name=name,
-            metrics=parts[0]["metrics"],
-            headline=MODELS[name].headline,
-            monitor=MODELS[name].monitor,
-            mode=MODELS[name].mode,
-            graphs=[part["parity"] for part in parts],
-        )
+        ModelReport.of(MODELS[name], parts[0]["metrics"], [part["parity"] for part in parts])
         for name, parts in entries.items()
         if name in MODELS
     ]

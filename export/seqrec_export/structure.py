@@ -7,7 +7,7 @@ read the file; on CUDA nothing but the string lookups stays on the CPU.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,9 +24,15 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from seqrec_export.graph import Axis, Graph, Spec
 from seqrec_export.onnx_export import IR_VERSION, MODEL_FILE, OPSET
 from seqrec_export.string_lookup import ML_DOMAIN, ML_OPSET
-from seqrec_export.triton_config import CONFIG_FILE, CONTRACT_FILE, contract, parse_config
+from seqrec_export.triton_config import (
+    CONFIG_FILE,
+    CONTRACT_FILE,
+    changed_tensors,
+    contract,
+    parse_config,
+)
 from seqrec_export.triton_config import model_config as expected_config
-from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN, Vocabulary
+from seqrec_export.vocabulary import UNKNOWN, Vocabulary
 
 Status = Literal["OK", "FAIL", "SKIPPED"]
 _ELEMENT_TYPES = {
@@ -35,17 +41,6 @@ _ELEMENT_TYPES = {
     "int32": TensorProto.INT32,
 }
 _CUDA_KERNELS = Path(__file__).with_name("cuda_kernels.json")
-_NAMES_OF_TYPES = {  # of ONNX, and in the list of kernels
-    TensorProto.FLOAT: "float",
-    TensorProto.DOUBLE: "double",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.INT64: "int64",
-    TensorProto.INT32: "int32",
-    TensorProto.INT8: "int8",
-    TensorProto.UINT8: "uint8",
-    TensorProto.BOOL: "bool",
-    TensorProto.STRING: "string",
-}
 _MOSTLY = 0.5  # a table with so many rows of a parameter is that parameter, with wrong rows
 
 
@@ -58,6 +53,10 @@ class Finding:
     detail: str
 
 
+class _Skipped(str):
+    """Why a check could not look at something; other texts say what is wrong."""
+
+
 @dataclass(frozen=True)
 class _Files:
     """One exported graph, as it is and as it should be."""
@@ -67,6 +66,7 @@ class _Files:
     folder: Path
     vocabularies: Mapping[str, Vocabulary]
     state: Mapping[str, torch.Tensor]
+    on_cpu: Sequence[tuple[str, str]]  # (operator, types of its inputs) without a CUDA kernel
 
 
 def check_files(
@@ -74,21 +74,25 @@ def check_files(
     folder: Path,
     vocabularies: Mapping[str, Vocabulary],
     state: Mapping[str, torch.Tensor],
-) -> list[Finding]:
-    """Run every one of CHECKS on the files of one graph; `state` is its network's."""
+) -> tuple[list[Finding], list[str]]:
+    """Run every one of CHECKS on the files of one graph; `state` is its network's.
+
+    Also the operators that stay on the CPU where everything else runs on CUDA, with their types.
+    """
     try:
         model = onnx.load(folder / MODEL_FILE)
     except (OSError, DecodeError) as error:
-        return [Finding("format", "FAIL", f"{MODEL_FILE} cannot be read: {error}")]
-    files = _Files(graph, model, folder, vocabularies, state)
+        return [Finding("format", "FAIL", f"{MODEL_FILE} cannot be read: {error}")], []
+    on_cpu = list(dict.fromkeys(_without_kernel(model)))
+    files = _Files(graph, model, folder, vocabularies, state, on_cpu)
     findings = []
     for name, check in CHECKS.items():
         wrong = list(check(files))
-        failed = [text for text in wrong if not text.startswith("SKIPPED")]
+        failed = [text for text in wrong if not isinstance(text, _Skipped)]
         status: Status = "FAIL" if failed else "SKIPPED" if wrong else "OK"
-        detail = "; ".join(failed or wrong).removeprefix("SKIPPED: ")
+        detail = "; ".join(failed or wrong)
         findings.append(Finding(name, status, detail or _first_line(check)))
-    return findings
+    return findings, sorted(f"{op} of {types}" for op, types in on_cpu)
 
 
 def _first_line(check: Callable[..., Any]) -> str:
@@ -143,14 +147,8 @@ def _config(files: _Files) -> Iterator[str]:
         return
     wanted = expected_config(files.graph)
     for kind in ("input", "output"):
-        before = {t.name: (t.data_type, list(t.dims)) for t in getattr(wanted, kind)}
-        after = {t.name: (t.data_type, list(t.dims)) for t in getattr(found, kind)}
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) != after.get(name):
-                yield (
-                    f"{kind} {name}: (type, dims) is {after.get(name)} in {CONFIG_FILE} instead of "
-                    f"{before.get(name)}"
-                )
+        for name, (before, after) in changed_tensors(wanted, found, kind).items():
+            yield f"{kind} {name}: (type, dims) is {after} in {CONFIG_FILE} instead of {before}"
     if found.max_batch_size != wanted.max_batch_size or found.name != wanted.name:
         yield f"{CONFIG_FILE} is for {found.name!r} and batches of {found.max_batch_size}"
 
@@ -208,7 +206,7 @@ def _lookup(spec: Spec, node: onnx.NodeProto | None, vocabulary: Vocabulary) -> 
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     keys = [key.decode() for key in attributes.get("keys_strings", [])]
     found = dict(zip(keys, attributes.get("values_int64s", []), strict=False))
-    wanted = {"": PAD} | {text: i for i, text in enumerate(vocabulary.ids, start=NUM_RESERVED)}
+    wanted = vocabulary.indices
     if attributes.get("default_int64") != UNKNOWN:
         default = attributes.get("default_int64")
         yield f"{spec.name}: an unknown id becomes {default} instead of {UNKNOWN}"
@@ -246,24 +244,18 @@ def _nearest(name: str, table: NDArray[Any], same: Mapping[str, NDArray[Any]], a
         if equal.mean() >= _MOSTLY:
             row = int(np.flatnonzero(~equal)[0])
             return f"row {row} of {name} is not that of {parameter}"
-    return (
-        f"SKIPPED: {name} {list(table.shape)} is computed from the network's tables: it is checked "
-        "by requests only"
+    return _Skipped(
+        f"{name} {list(table.shape)} is computed from the network's tables: it is checked by "
+        "requests only"
     )
 
 
 def _cuda(files: _Files) -> Iterator[str]:
     """On CUDA, only the string lookups have no kernel."""
-    left = [
-        f"{op} of {types}" for op, types in _without_kernel(files.model) if "string" not in types
-    ]
-    for node in dict.fromkeys(left):
-        yield f"{node} has no CUDA kernel in ONNX Runtime 1.19 and would wait for the CPU"
-
-
-def cpu_nodes(path: Path) -> list[str]:
-    """The operators that stay on the CPU where everything else runs on CUDA, with their types."""
-    return sorted({f"{op} of {types}" for op, types in _without_kernel(onnx.load(path))})
+    for op, types in files.on_cpu:
+        if "string" not in types:
+            node = f"{op} of {types}"
+            yield f"{node} has no CUDA kernel in ONNX Runtime 1.19 and would wait for the CPU"
 
 
 def _without_kernel(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
@@ -276,7 +268,7 @@ def _without_kernel(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
     }
     types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     for node in model.graph.node:
-        found = [_NAMES_OF_TYPES.get(types.get(name, 0), "?") for name in node.input if name]
+        found = [_type_name(types.get(name)) for name in node.input if name]
         kernel = kernels.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         allowed = [] if kernel is None else _allowed(kernel, len(found))
         fits = kernel is not None and all(
@@ -284,6 +276,11 @@ def _without_kernel(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
         )
         if not fits:
             yield node.op_type, ", ".join(dict.fromkeys(found))
+
+
+def _type_name(elem_type: int | None) -> str:
+    """As in the list of kernels; "?" where shape inference does not know it."""
+    return TensorProto.DataType.Name(elem_type).lower() if elem_type else "?"
 
 
 def _allowed(kernel: Mapping[str, Any], count: int) -> list[list[str]]:

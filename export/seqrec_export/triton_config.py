@@ -56,6 +56,22 @@ def parse_config(text: str) -> Any:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
+def changed_tensors(old: Any, new: Any, kind: str) -> dict[str, tuple[Any, Any]]:
+    """What two ModelConfigs tell otherwise of their `input` or `output`, by name.
+
+    (type, dims) in the old one and in the new one; None where there is no such tensor.
+    """
+    before, after = (
+        {t.name: (t.data_type, list(t.dims)) for t in getattr(config, kind)}
+        for config in (old, new)
+    )
+    return {
+        name: (before.get(name), after.get(name))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
+
+
 def contract(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> dict[str, Any]:
     """contract.json: the same for people and for generators of clients."""
     return {

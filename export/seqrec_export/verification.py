@@ -33,29 +33,26 @@ from seqrec_export.cases import (
 )
 from seqrec_export.client import Client
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import PARITY_FILE, VERIFIED_FILES, Exported
-from seqrec_export.folders import remove, sha256_file, write_json
+from seqrec_export.exported import PARITY_FILE, Exported, Report, file_hashes
+from seqrec_export.folders import remove, write_json
 from seqrec_export.golden import GOLDEN_FILE, write_golden
 from seqrec_export.graph import USER_EMBEDDING, Graph, Tolerance
 from seqrec_export.parity import Comparison, Histogram, Problem, Tally, compare, no_answer
 from seqrec_export.raw_requests import Request
 from seqrec_export.reference import Answer, PyTorch, Reference
-from seqrec_export.report import ModelReport, write_report
+from seqrec_export.report import REPORT_FILE, ModelReport, write_report
 from seqrec_export.reproduction import write_reproduction
 from seqrec_export.run import library_versions
 from seqrec_export.runtime import RUNTIME_ERRORS, cuda_session, session, why_no_cuda
-from seqrec_export.structure import check_files, cpu_nodes
+from seqrec_export.structure import check_files
 from seqrec_export.verdict import CPU, CUDA, CUDA_TF32, TORCH, Failure, Verdict
 
-REPORT_FILE = "report.html"
 REPRODUCTIONS = "repro"
 TF32_FACTOR = 1000.0  # times the tolerance: 10 bits of a factor, not 23; see bench/tf32.py
 _SWEEPS = 16  # requests for each input of ids that go through its vocabulary
 _ROWS_BESIDE = 7
 _REPRODUCED = 3  # failures a graph, of different checks
 HELD_OUT, EVERY_ID, NEIGHBOURS = "held-out rows", "every id", "neighbours"
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +76,7 @@ def verify(
     remove(run.path / REPRODUCTIONS)
     torch_net = PyTorch(run.net, run.vocabularies)
     verdicts: dict[str, Verdict] = {}
+    entries = []
     with Client(url) if url else nullcontext() as client:
         for name, graph in exported.graphs.items():
             report(f"verifying {name}")
@@ -86,16 +84,11 @@ def verify(
             for earlier in (PARITY_FILE, GOLDEN_FILE):  # ONNX Runtime may end this process
                 remove(folder / earlier)
             verdicts[name] = _Gate(exported, graph, torch_net, seed, client).run()
-            write_json(folder / PARITY_FILE, verdicts[name].as_dict())
-    entry = ModelReport(
-        name=run.model.name,
-        metrics=run.metrics,
-        headline=run.model.headline,
-        monitor=run.model.monitor,
-        mode=run.model.mode,
-        graphs=[verdict.as_dict() for verdict in verdicts.values()],
-    )
-    write_report(run.path / REPORT_FILE, f"{run.model.name}: parity, quality, training", [entry])
+            entries.append(verdicts[name].as_dict())
+            write_json(folder / PARITY_FILE, entries[-1])
+    title = f"{run.model.name}: parity, quality, training"
+    shown = ModelReport.of(run.model, run.metrics, entries)
+    write_report(run.path / REPORT_FILE, title, [shown])
     return verdicts
 
 
@@ -131,7 +124,7 @@ class _Gate:
 
     def run(self) -> Verdict:
         verdict, run = self.verdict, self.exported.run
-        verdict.findings = check_files(
+        verdict.findings, cpu_nodes = check_files(
             self.graph, self.path.parent, run.vocabularies, run.net.state_dict()
         )
         verdict.failures += [
@@ -141,7 +134,8 @@ class _Gate:
         providers = list(self._providers())
         if not any(provider.name == CPU for provider in providers):
             return verdict
-        verdict.notes["cpu_nodes_on_cuda"] = cpu_nodes(self.path)
+        verdict.notes["cpu_nodes_on_cuda"] = cpu_nodes
+        verdict.allowed = {provider.name: provider.tolerance for provider in providers}
         for case in cases(self.graph, self.window, self.rng):
             request = draw(self.graph, run.vocabularies, self.rng, case)
             self._compare(providers, case.name, str(case), request)
@@ -166,7 +160,7 @@ class _Gate:
         return {
             "model": self.exported.run.model.name,
             "seed": self.seed,
-            "files": {name: sha256_file(self.path.with_name(name)) for name in VERIFIED_FILES},
+            "files": file_hashes(self.path.parent),
             "bytes": self.path.stat().st_size,
             "versions": library_versions()
             | {"onnxruntime": onnxruntime.__version__, "python": platform.python_version()},
@@ -256,7 +250,6 @@ class _Gate:
     def _count(
         self, provider: Provider, case_class: str, case: str, comparison: Comparison
     ) -> None:
-        self.verdict.allowed[provider.name] = provider.tolerance
         tally = self.verdict.tallies.setdefault((provider.name, case_class), Tally())
         tally.add(comparison, case)
         self._histogram(provider.name).add(comparison.differences)

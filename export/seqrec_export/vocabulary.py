@@ -31,16 +31,16 @@ class Vocabulary:
         return len(self.ids) + NUM_RESERVED
 
     @cached_property
-    def _indices(self) -> dict[str, int]:
+    def indices(self) -> dict[str, int]:
+        """The index of every known id, and of the empty string; any other id is UNKNOWN."""
         indices = {identifier: i + NUM_RESERVED for i, identifier in enumerate(self.ids)}
         assert len(indices) == len(self.ids), "ids are distinct"
         assert "" not in indices, "the empty string is padding"
-        indices[""] = PAD
-        return indices
+        return {"": PAD} | indices
 
     def encode(self, ids: NDArray[np.object_]) -> NDArray[np.int64]:
         """(...) strings -> (...) indices."""
-        lookup = self._indices
+        lookup = self.indices
         flat = [lookup.get(identifier, UNKNOWN) for identifier in ids.ravel().tolist()]
         return np.array(flat, dtype=np.int64).reshape(ids.shape)
 
