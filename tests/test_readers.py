@@ -195,7 +195,7 @@ def test_jdsearch_rows_are_sessions_and_may_lack_a_history(tmp_path):
 
 
 @given(rows=EVENTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, derandomize=True, deadline=None, database=None)
 def test_csv_and_parquet_of_the_same_events_are_read_alike(rows):
     frame = pd.DataFrame(rows, columns=["user", "item_id", "ts", "rating", "event_type"])
     with TemporaryDirectory() as folder:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 REPORT_FILE = "report.html"
 
 # One unit is one pixel on a phone that is 360 wide, so that text of size 12 is not tiny there.
-FRAME = {"width": 336, "height": 200, "left": 52, "right": 322, "top": 24, "bottom": 160}
+FRAME = {"width": 336, "height": 200, "left": 64, "right": 322, "top": 24, "bottom": 160}
+LABEL_LETTERS = 8  # of a label beside the vertical axis; a longer one is set narrower
 _ZERO = 20  # the width of the bin of differences of 0, for which a logarithmic axis has no place
 _LOGS = FRAME["left"] + 38  # where the bins after it begin
 
@@ -75,6 +76,7 @@ def write_report(path: Path, title: str, models: Sequence[ModelReport]) -> None:
         graphs=[graph for model in models for graph in model.graphs],
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         frame=FRAME,
+        label_letters=LABEL_LETTERS,
     )
     write_text(path, page.strip() + "\n")
 
