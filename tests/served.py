@@ -21,7 +21,7 @@ from seqrec_export.graph import Graph, Spec
 from seqrec_export.models import MODELS
 from seqrec_export.reference import PyTorch
 from seqrec_export.run import load
-from seqrec_export.runtime import session
+from seqrec_export.runtime import answer, session
 from seqrec_export.vocabulary import Vocabulary
 
 torch.set_num_threads(1)  # for tensors this small, threads do little but wait for each other
@@ -110,7 +110,7 @@ class Served:
         return "history_item_ids" in self.inputs
 
     def onnx(self, request: Tensors) -> Tensors:
-        return dict(zip(self.outputs, self.runtime.run(list(self.outputs), request), strict=True))
+        return answer(self.runtime, self.graph, request)
 
     def torch(self, request: Tensors, graph: Graph | None = None) -> Tensors:
         return self.pytorch.answer(graph or self.graph, request)

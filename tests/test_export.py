@@ -22,8 +22,10 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import Exported, export_run
 from seqrec_export.folders import read_json
 from seqrec_export.onnx_export import export_graph
+from seqrec_export.ragged import Ragged
 from seqrec_export.repository import publish
 from seqrec_export.run import load
+from seqrec_export.runtime import feeds
 from seqrec_export.triton_config import parse_config
 from seqrec_export.verification import refused, verify
 
@@ -56,12 +58,18 @@ def test_axes_are_symbolic_by_name_and_ids_are_strings(served: Served) -> None:
     graph = model(served).graph
     for infos, specs in ((graph.input, served.inputs), (graph.output, served.outputs)):
         found = tensors(infos)
-        assert list(found) == list(specs)
-        for name, (elem_type, axes) in found.items():
-            assert axes == list(specs[name].shape), name
-            assert axes[0] == "batch"
+        lists = [name for name, spec in specs.items() if spec.ragged]
+        shapes = {f"{name}_shape" for name in lists if name in served.inputs}
+        assert found.keys() == specs.keys() | shapes
+        for name in shapes:
+            assert found[name] == (TensorProto.INT32, ["batch", 1])
+        for name, spec in specs.items():
+            elem_type, axes = found[name]
+            # A list lies flat, the rows of the batch one behind the other.
+            assert axes == ([f"total_{spec.shape[1]}"] if spec.ragged else list(spec.shape)), name
             is_id = name.endswith(("_id", "_ids", "_types", "_name"))
             assert (elem_type == TensorProto.STRING) == is_id, name
+        assert {n for n, spec in specs.items() if isinstance(spec.shape[1], str)} == set(lists)
 
 
 @over()
@@ -95,21 +103,45 @@ def test_config_and_contract_agree_with_the_onnx_file(served: Served, repository
     assert config.HasField("dynamic_batching")
     assert config.max_batch_size == contract["max_batch_size"] > 1
     ends = (
-        (proto.graph.input, config.input, contract["inputs"]),
-        (proto.graph.output, config.output, contract["outputs"]),
+        (proto.graph.input, config.input, contract["inputs"], served.inputs),
+        (proto.graph.output, config.output, contract["outputs"], served.outputs),
     )
-    for infos, declared, told in ends:
+    for infos, declared, told, specs in ends:
         truth = tensors(infos)
-        assert [t.name for t in declared] == [t["name"] for t in told] == list(truth)
+        assert [t.name for t in declared] == [t["name"] for t in told] == list(specs)
         for tensor, entry in zip(declared, told, strict=True):
             elem_type, axes = truth[tensor.name]
             datatype, data_type = ONNX_TYPES[elem_type]
             assert tensor.data_type == data_type
             assert entry["datatype"] == datatype
-            assert entry["shape"] == axes
+            shape = entry["shape"]
+            assert shape[0] == "batch"
+            assert shape == axes or axes == [f"total_{shape[1]}"]
             # Triton leaves out the batch, and has -1 for an axis of any size.
-            assert list(tensor.dims) == [-1 if isinstance(a, str) else a for a in axes[1:]]
+            assert list(tensor.dims) == [-1 if isinstance(a, str) else a for a in shape[1:]]
             assert entry["meaning"]
+
+
+@over()
+def test_triton_is_told_how_to_join_lists_and_to_take_scores_apart(
+    served: Served, repository: Path
+) -> None:
+    proto, config, _ = published(repository, served.graph.name)
+    lists = {name for name, spec in served.inputs.items() if spec.ragged}
+    assert {entry.name for entry in config.input if entry.allow_ragged_batch} == lists
+    made_by_triton = {}
+    for entry in config.batch_input:
+        assert entry.kind == model_config_pb2.BatchInput.BATCH_ITEM_SHAPE
+        (made,), (source,) = entry.target_name, entry.source_input
+        made_by_triton[made] = source
+        assert (entry.data_type, ["batch", 1]) == (
+            model_config_pb2.TYPE_INT32,
+            tensors(proto.graph.input)[made][1],
+        )
+    assert set(made_by_triton.values()) == lists  # each list has its own
+    assert served.inputs.keys() | made_by_triton.keys() == {i.name for i in proto.graph.input}
+    scattered = {e.target_name[0]: e.source_input[0] for e in config.batch_output}
+    assert scattered == {n: "candidate_ids" for n, spec in served.outputs.items() if spec.ragged}
 
 
 @over()
@@ -162,13 +194,15 @@ def test_every_file_gives_the_same_answers_in_onnx_runtime_1_19(
     if not OLD_RUNTIME.is_dir():
         pytest.skip(f"no {OLD_RUNTIME.name} in the environment; `make check` puts it there")
     rng = np.random.default_rng(0)
-    replay, expected = [], {}
+    replay, expected, served_outputs = [], {}, {}
     for graph in exported.graphs.values():
         served = Served(exported, graph)
         path = str(exported.model_file(graph.name))
         request = served.request(rng, batch=5, length=2 * served.window, unequal=True)
-        replay.append((path, {n: [v.shape, v.ravel().tolist()] for n, v in request.items()}))
+        inputs = feeds(graph, request)
+        replay.append((path, {n: [v.shape, v.ravel().tolist()] for n, v in inputs.items()}))
         expected[path] = served.onnx(request)
+        served_outputs[path] = served.outputs
     process = subprocess.run(
         [sys.executable, "-c", REPLAY],
         input=json.dumps(replay),
@@ -183,7 +217,8 @@ def test_every_file_gives_the_same_answers_in_onnx_runtime_1_19(
     for path, outputs in expected.items():
         for name, values in outputs.items():
             shape, data = answers[path][name]
-            assert tuple(shape) == values.shape
+            flat = served_outputs[path][name].ragged
+            assert tuple(shape) == ((values.size,) if flat else values.shape)
             if values.dtype == np.float32:
                 # The newest runtime's ranking may differ among equal scores only; scores may not.
                 np.testing.assert_allclose(data, values.ravel(), rtol=0, atol=TOLERANCE)
@@ -276,11 +311,11 @@ def test_an_axis_that_the_network_freezes_is_refused(
     caser = exports("caser")
     whole = caser.graphs["caser_scorer"]
 
-    def frozen_output(net: torch.nn.Module, user: torch.Tensor, items: torch.Tensor) -> tuple:
-        return (whole.function(net, user, items)[0].sum(dim=1, keepdim=True),)
+    def frozen_output(net: torch.nn.Module, user: torch.Tensor, items: Ragged) -> tuple:
+        return (whole.function(net, user, items)[0].sum(dim=0, keepdim=True),)
 
-    def dropped_axis(net: torch.nn.Module, user: torch.Tensor, items: torch.Tensor) -> tuple:
-        return (whole.function(net, user, items)[0][:, 0],)
+    def dropped_axis(net: torch.nn.Module, user: torch.Tensor, items: Ragged) -> tuple:
+        return (whole.function(net, user, items)[0].sum(),)
 
     for function in (frozen_output, dropped_axis):
         graph = dataclasses.replace(whole, function=function)
@@ -295,8 +330,8 @@ def test_an_input_axis_that_the_network_freezes_is_refused(
     caser = exports("caser")
     whole = caser.graphs["caser_scorer"]
 
-    def frozen_input(net: torch.nn.Module, user: torch.Tensor, items: torch.Tensor) -> tuple:
-        return (whole.function(net, user, items)[0] + torch.arange(items.shape[1]).view(1, 7),)
+    def frozen_input(net: torch.nn.Module, user: torch.Tensor, items: Ragged) -> tuple:
+        return (whole.function(net, user, items)[0] + torch.arange(len(items.values)).view(4),)
 
     graph = dataclasses.replace(whole, function=frozen_input)
     with pytest.raises(SeqrecError, match=r"caser_scorer holds for some sizes .*candidates.* only"):

@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import small_config
 from torch import Tensor, nn
 
 from seqrec_export import layers
 from seqrec_export.models import MODELS
+from seqrec_export.ragged import Ragged
 
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(max_examples=60, derandomize=True, deadline=None, database=None)
@@ -24,48 +25,6 @@ def net(name: str, seed: int, **settings: object) -> nn.Module:
         for parameter in built.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return built.eval()
-
-
-def holey(rng: np.random.Generator, batch: int, length: int) -> Tensor:
-    items = rng.integers(1, 9, (batch, length))
-    return torch.from_numpy(np.where(rng.random((batch, length)) < 0.4, 0, items))
-
-
-@few
-@given(
-    batch=st.integers(1, 5),
-    length=st.integers(0, 14),
-    window=st.integers(1, 6),
-    first=st.booleans(),
-    fixed=st.booleans(),
-    seed=SEEDS,
-)
-@example(batch=1, length=0, window=1, first=False, fixed=True, seed=0)
-def test_compact_keeps_the_last_real_events_in_order(
-    batch: int, length: int, window: int, first: bool, fixed: bool, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    history = holey(rng, batch, length)
-    beside = torch.from_numpy(rng.random((batch, length)))
-    got = layers.compact(
-        history, beside, window=window, oldest_first_column=first, fixed_width=fixed
-    )
-    width = window if fixed else min(length + 1, window)
-    for row in range(batch):
-        real = [i for i in range(length) if history[row, i] != 0][-width:]
-        for values, compacted in ((history, got[0]), (beside, got[1])):
-            kept = [values[row, i].item() for i in real]
-            empty = [0] * (width - len(kept))
-            assert compacted[row].tolist() == (kept + empty if first else empty + kept)
-
-
-@few
-@given(length=st.integers(0, 8), other=st.integers(0, 12), seed=SEEDS)
-def test_align_cuts_or_fills_a_parallel_list(length: int, other: int, seed: int) -> None:
-    values = torch.from_numpy(np.random.default_rng(seed).random((3, other)))
-    aligned = layers.align(values, torch.zeros(3, length, dtype=torch.int64), missing=-5.0)
-    for row in range(3):
-        assert aligned[row].tolist() == (values[row].tolist() + [-5.0] * length)[:length]
 
 
 @few
@@ -111,7 +70,7 @@ def test_caser_equals_the_formulas_of_the_paper(
     history = torch.from_numpy(rng.integers(2, ROWS["items"], (1, length)))
     user = torch.tensor([[4]])
     with torch.no_grad():
-        vector = caser.encode(history, user)[0]
+        vector = caser.encode(Ragged.of(history), user)[0]
         if not length:
             torch.testing.assert_close(vector, caser.cold)
             return
@@ -134,7 +93,7 @@ def test_caser_equals_the_formulas_of_the_paper(
                 horizontal.append(max(torch.relu(value) for value in filtered))
         z = torch.relu(caser.project(torch.stack(vertical + horizontal)))
         torch.testing.assert_close(vector, torch.cat([z, caser.users.weight[4]]))
-        scores = caser.score(vector[None], torch.tensor([[5, 7]]))[0]
+        scores = caser.score(vector[None], Ragged.of(torch.tensor([[5, 7]])))
         for score, item in zip(scores, (5, 7), strict=True):
             expected = caser.out_vectors.weight[item] @ vector + caser.out_bias[item]
             torch.testing.assert_close(score, expected)
@@ -168,14 +127,14 @@ def test_sasrec_trains_and_serves_the_same_states(length: int, padding: int, see
         states = sasrec.states(history)
         close = {"rtol": 1e-5, "atol": 1e-5}
         torch.testing.assert_close(sasrec.states(padded)[:, padding:], states, **close)
-        torch.testing.assert_close(sasrec.encode(padded), states[:, -1], **close)
+        torch.testing.assert_close(sasrec.encode(Ragged.of(padded)), states[:, -1], **close)
 
 
 def test_sasrec_tells_the_order_of_events() -> None:
     sasrec = net("sasrec", 0)
     with torch.no_grad():
-        one = sasrec.encode(torch.tensor([[3, 4, 5, 6]]))
-        other = sasrec.encode(torch.tensor([[4, 3, 5, 6]]))
+        one = sasrec.encode(Ragged.of(torch.tensor([[3, 4, 5, 6]])))
+        other = sasrec.encode(Ragged.of(torch.tensor([[4, 3, 5, 6]])))
     assert (one - other).abs().max() > 1e-3
 
 
@@ -199,7 +158,7 @@ def test_the_attention_of_gru4att_is_a_softmax_over_the_real_steps(length: int, 
     gaps = torch.from_numpy(rng.uniform(-5, 2000, (1, length)).astype(np.float32))
     edges = [0, 1, 3, 7, 14, 30, 60, 90, 180, 365, 1000]  # days
     with torch.no_grad():
-        vector = model.encode(history, types, gaps)[0]
+        vector = model.encode(*map(Ragged.of, (history, types, gaps)))[0]
         x = model.items(history) + model.event_types(types)
         # The rows of the gap embedding: padding, unknown, then one for every edge.
         bucket = [2 + max([i for i, edge in enumerate(edges) if g >= edge] or [0]) for g in gaps[0]]

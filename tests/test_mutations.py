@@ -25,6 +25,7 @@ from seqrec_export.exported import Exported
 from seqrec_export.folders import read_json, write_json
 from seqrec_export.graph import Graph
 from seqrec_export.onnx_export import export_graph
+from seqrec_export.ragged import Ragged
 from seqrec_export.repository import publish
 from seqrec_export.triton_config import parse_config
 from seqrec_export.verification import refused, verify
@@ -90,15 +91,11 @@ def gru_reads_past_the_end(model: onnx.ModelProto) -> None:
 
 
 def axis_frozen(model: onnx.ModelProto) -> None:
-    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 7
 
 
 def length_frozen(function: Callable[..., Any]) -> Callable[..., Any]:
-    def first_seven(net: Net, history: Tensor) -> Any:
-        room = torch.zeros_like(history[:, :1]).expand(-1, 7)
-        return function(net, torch.cat([history, room], dim=1)[:, :7])
-
-    return first_seven
+    return lambda net, h: function(net, Ragged(h.values, h.lengths, h.steps[:7]))
 
 
 def top_k_unsorted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,7 +152,7 @@ def ids_shifted(model: onnx.ModelProto) -> None:
 
 
 def candidates_reversed(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda net, user, candidates: function(net, user, candidates.flip(1))
+    return lambda net, user, c: function(net, user, Ragged(c.values.flip(0), c.lengths, c.steps))
 
 
 def one_item_weight(model: onnx.ModelProto) -> None:
@@ -188,16 +185,16 @@ def no_cold_start(patch: Patch) -> None:
 
 
 def unknown_counted_as_known(patch: Patch) -> None:
-    def count(history: Tensor) -> Tensor:
-        return (history >= 1).sum(dim=1, keepdim=True).to(torch.int32)
+    def count(history: Ragged) -> Tensor:
+        return history.count(history.values >= 1)[:, None].to(torch.int32)
 
     patch.setattr(layers, "known_items", count)
 
 
 def batch_norm_in_training(net: Net) -> None:
     def normalise(hidden: Tensor) -> Tensor:
-        mean = hidden.mean(dim=(0, 1))
-        variance = ((hidden - mean) ** 2).mean(dim=(0, 1))
+        mean = hidden.mean(dim=0)
+        variance = ((hidden - mean) ** 2).mean(dim=0)
         return (hidden - mean) / torch.sqrt(variance + net.norm.eps) * net.norm.weight
 
     net._normalise = normalise
@@ -246,7 +243,36 @@ def nan_on_empty_rows(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def oldest_events_kept(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda net, history: function(net, history.flip(1))
+    def backwards(net: Net, history: Ragged) -> Any:
+        turned = Ragged(history.values.flip(0), history.lengths.flip(0), history.steps)
+        return tuple(output.flip(0) for output in function(net, turned))
+
+    return backwards
+
+
+def rows_begin_one_late(patch: Patch) -> None:
+    patch.setattr(Ragged, "starts", property(lambda self: self.ends - self.lengths + 1))
+
+
+def lists_share_their_lengths(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The second list is read as if its rows were as long as those of the first."""
+    return lambda net, history, types, gaps: function(
+        net, history, Ragged(types.values, history.lengths, types.steps), gaps
+    )
+
+
+def ragged_flag_dropped(path: Path) -> None:
+    edit_config(path, lambda config: setattr(config.input[0], "allow_ragged_batch", False))
+
+
+def row_shapes_of_another_list(path: Path) -> None:
+    edit_config(
+        path, lambda config: config.batch_input[1].source_input.__setitem__(0, "history_item_ids")
+    )
+
+
+def scores_not_scattered(path: Path) -> None:
+    edit_config(path, lambda config: config.ClearField("batch_output"))
 
 
 def window_one_short(net: Net) -> None:
@@ -263,7 +289,7 @@ def looks_at_its_neighbours(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def missing_gap_is_zero(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda net, items, types, gaps: function(
-        net, items, types, torch.where(torch.isnan(gaps), 0.0, gaps)
+        net, items, types, Ragged(torch.nan_to_num(gaps.values), gaps.lengths, gaps.steps)
     )
 
 
@@ -295,6 +321,17 @@ MUTATIONS = {
     "ids out of step with scores": Mutation("sasrec", {"ranking"}, function=ids_out_of_step),
     "type changed in config.pbtxt": Mutation("caser", {"config"}, file=config_dtype),
     "dims changed in config.pbtxt": Mutation("caser", {"config"}, file=config_dims),
+    "ragged flag dropped in config.pbtxt": Mutation("caser", {"config"}, file=ragged_flag_dropped),
+    "row shapes of another list in config.pbtxt": Mutation(
+        "gru4att_encoder", {"config"}, file=row_shapes_of_another_list
+    ),
+    "scores not scattered in config.pbtxt": Mutation(
+        "caser_scorer", {"config"}, file=scores_not_scattered
+    ),
+    "rows begin one late": Mutation("sasrec_encoder", {"values"}, patch=rows_begin_one_late),
+    "parallel lists share their lengths": Mutation(
+        "gru4att_encoder", {"values"}, function=lists_share_their_lengths
+    ),
     "type changed in contract.json": Mutation("caser", {"contract"}, file=contract_type),
     "padding swapped with unknown": Mutation(
         "sasrec_encoder", {"vocabulary", "values"}, model=padding_is_unknown

@@ -30,6 +30,7 @@ from seqrec_export.graph import Graph
 from seqrec_export.models import MODELS
 from seqrec_export.onnx_export import export_graph
 from seqrec_export.parity import CHECKS
+from seqrec_export.ragged import Ragged, compact
 from seqrec_export.repository import publish, versions
 from seqrec_export.run import train
 from seqrec_export.runtime import why_no_cuda
@@ -284,10 +285,11 @@ def test_a_request_that_ends_the_process_stays_in_repro(
     """ONNX Runtime has no exception for a GRU over no steps without lengths: it aborts."""
     exported = copied(exports("mlink"), tmp_path / "runs" / "mlink")
 
-    def without_a_step(net: Any, history: Tensor, ratings: Tensor) -> tuple[Tensor, ...]:
-        stars = torch.nan_to_num(layers.align(ratings, history, 0.0))[..., None]
-        lengths = (history != PAD).sum(dim=1).clamp(min=1)
-        _, state = net.gru(torch.cat([net.items(history), stars], dim=2), lengths)
+    def without_a_step(net: Any, history: Ragged, ratings: Ragged) -> tuple[Tensor, ...]:
+        items, stars = compact(history, (ratings, 0.0), window=9)
+        items = items[:, 1:]  # no step where the longest history has one
+        x = torch.cat([net.items(items), torch.nan_to_num(stars[:, 1:])[..., None]], dim=2)
+        _, state = net.gru(x, (items != PAD).sum(dim=1).clamp(min=1))
         return state, layers.known_items(history)
 
     graph = replace(exported.graphs["mlink_encoder"], function=without_a_step)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import export_run
 from seqrec_export.folders import read_json, sha256_file, write_json
+from seqrec_export.graph import USER_EMBEDDING
 from seqrec_export.interactions import Interactions
 from seqrec_export.raw_requests import RawLog
 from seqrec_export.run import Run
-from seqrec_export.runtime import session
+from seqrec_export.runtime import answer, session
 
 _vectors_file: Callable[..., Any] = np.lib.format.open_memmap  # has no types
 _SAVE_EVERY = 20  # batches between two records of how far it came
@@ -68,8 +69,7 @@ def embed_users(
     for i, start in enumerate(range(done, total, batch_size)):
         users = np.arange(start, min(start + batch_size, total))
         request = log.requests(graph.inputs, users, log.offsets[users + 1], now[users], window)
-        (answer, *_) = runtime.run(None, request)
-        vectors[users] = answer
+        vectors[users] = answer(runtime, graph, request)[USER_EMBEDDING]
         progress(int(users[-1]) + 1)
         if i % _SAVE_EVERY == _SAVE_EVERY - 1:
             vectors.flush()

@@ -41,6 +41,7 @@ PARITY_FILE = "parity.json"
 VERIFIED_FILES = (MODEL_FILE, CONFIG_FILE, CONTRACT_FILE)  # nothing else of an export is served
 _SOURCES = (
     "layers.py",
+    "ragged.py",
     "graph.py",
     "retrieval.py",
     "onnx_export.py",

@@ -7,7 +7,7 @@ requests and the random requests of the parity check are derived from them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -23,12 +23,17 @@ Axis = str | int  # a name for a dynamic axis, a number for a fixed one
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One tensor on the wire. The first axis is always the batch."""
+    """One tensor on the wire. The first axis is always the batch.
+
+    A `ragged` one is a list: requests of other lengths share a batch with it. In the ONNX file and
+    for a graph's function it lies flat, row after row.
+    """
 
     name: str
     dtype: Dtype
     shape: tuple[Axis, ...]
     meaning: str
+    ragged: bool = False
     vocabulary: str | None = None  # strings only: whose ids these are
     usual: tuple[float, float] = (-3.0, 3.0)  # numbers only: what a caller would plausibly send
 
@@ -52,7 +57,8 @@ class Graph:
     """One ONNX file and one Triton model.
 
     `function(net, *inputs)` returns the outputs in order. Where a Spec says `string` it takes or
-    gives int64 indices: the lookup from and to strings is added to the ONNX graph around it.
+    gives int64 indices: the lookup from and to strings is added to the ONNX graph around it. A
+    ragged input is a `Ragged`, a ragged output (N,).
     """
 
     name: str
@@ -62,6 +68,38 @@ class Graph:
     outputs: tuple[Spec, ...]
     tolerance: Tolerance  # of every float32 output that may be published
     catalogue: Callable[..., Tensor] | None = None  # a graph that ranks: (B, V) before its top-k
+
+    @property
+    def onnx_inputs(self) -> tuple[Spec, ...]:
+        """The inputs of the ONNX file: beside each flat list the shape of its rows.
+
+        Triton makes that one up from the requests (`batch_input`); callers do not know of it.
+        """
+        return tuple(
+            tensor
+            for spec in self.inputs
+            for tensor in ((flat(spec), row_shape(spec)) if spec.ragged else (spec,))
+        )
+
+    @property
+    def onnx_outputs(self) -> tuple[Spec, ...]:
+        """The outputs of the ONNX file."""
+        return tuple(flat(spec) if spec.ragged else spec for spec in self.outputs)
+
+    def source(self, output: Spec) -> Spec:
+        """The ragged input that has a value for each one of a ragged output."""
+        return next(s for s in self.inputs if s.ragged and s.shape == output.shape)
+
+
+def flat(spec: Spec) -> Spec:
+    """The tensor of the ONNX file that holds a ragged one."""
+    return replace(spec, shape=(f"total_{spec.shape[1]}",))
+
+
+def row_shape(spec: Spec) -> Spec:
+    """The tensor that tells how long each row of a ragged one is."""
+    meaning = f"the length of each row of {spec.name}"
+    return Spec(name=f"{spec.name}_shape", dtype="int32", shape=("batch", 1), meaning=meaning)
 
 
 Batch = dict[str, Tensor]
@@ -106,6 +144,7 @@ HISTORY = Spec(
     name="history_item_ids",
     dtype="string",
     shape=("batch", "length"),
+    ragged=True,
     vocabulary="items",
     meaning="item ids, oldest first, any length from 0; the empty string is padding",
 )
@@ -113,6 +152,7 @@ EVENT_TYPES = Spec(
     name="history_event_types",
     dtype="string",
     shape=("batch", "event_types_length"),
+    ragged=True,
     vocabulary="event_types",
     meaning="what was done with each item of the history, parallel to history_item_ids",
 )
@@ -120,6 +160,7 @@ GAP_DAYS = Spec(
     name="history_gap_days",
     dtype="float32",
     shape=("batch", "gap_days_length"),
+    ragged=True,
     meaning="days between each event of the history and this request; NaN is unknown",
     usual=(0.0, 1200.0),
 )
@@ -127,6 +168,7 @@ RATINGS = Spec(
     name="history_ratings",
     dtype="float32",
     shape=("batch", "ratings_length"),
+    ragged=True,
     meaning="stars given to each item of the history; NaN is unknown",
     usual=(0.5, 5.0),
 )
@@ -155,6 +197,7 @@ CANDIDATES = Spec(
     name="candidate_ids",
     dtype="string",
     shape=("batch", "candidates"),
+    ragged=True,
     vocabulary="items",
     meaning="the items to score; the empty string is padding",
 )
@@ -168,6 +211,7 @@ SCORES = Spec(
     name="scores",
     dtype="float32",
     shape=("batch", "candidates"),
+    ragged=True,
     meaning="one score a candidate, higher is better; an unknown candidate has the lowest float32",
 )
 

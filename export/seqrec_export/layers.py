@@ -1,60 +1,20 @@
-"""Parts that several models share: compaction of histories, a GRU that exports, top-k."""
+"""Parts that several models share: a GRU that exports, masks, top-k."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from seqrec_export.ragged import Ragged
 from seqrec_export.vocabulary import NUM_RESERVED, PAD
 
 LOWEST = torch.finfo(torch.float32).min  # the score of what must not be recommended
 EMBEDDING_LIMIT = 1e6  # keeps a dot product of any caller's vector finite
 
 
-def align(values: Tensor, history: Tensor, missing: float) -> Tensor:
-    """(B, M) parallel to (B, L) -> (B, L): cut, or filled with `missing`."""
-    batch, length = history.shape
-    filler = values.new_full((batch, 1), missing).expand(batch, length)
-    return torch.cat([values, filler], dim=1)[:, :length]
-
-
-def known_items(history: Tensor) -> Tensor:
-    """(B, L) item indices -> (B, 1) int32: how many of them are real items."""
-    return (history >= NUM_RESERVED).sum(dim=1, keepdim=True).to(torch.int32)
-
-
-def compact(
-    history: Tensor,
-    *parallel: Tensor,
-    window: int,
-    oldest_first_column: bool = False,
-    fixed_width: bool = False,
-) -> tuple[Tensor, ...]:
-    """(B, L) item indices with padding anywhere -> (B, W) the last `window` real events, in order.
-
-    W is min(L + 1, window), or `window` if `fixed_width`; never 0. The events stand at the right
-    edge, padding before them; with `oldest_first_column` at the left edge, padding after them.
-    `parallel` tensors (B, L) move along. This is the one place where raw histories are padded.
-    """
-    # One more padding column, so that a history of length 0 is not a case of its own.
-    history = torch.cat([history.new_zeros(history.shape[0], 1), history], dim=1)
-    length = history.shape[1]
-    width = window if fixed_width else torch.sym_min(length, window)  # type: ignore[no-untyped-call]
-    real = history != PAD
-    rank = real.to(torch.int64).cumsum(dim=1)  # 1 for the first real event
-    total = rank[:, -1:]
-    column = (width - 1) - (total - rank)  # counted from the end: the last event is width - 1
-    keep = real & (column >= 0)
-    if oldest_first_column:
-        column = column - (width - total).clamp(min=0)
-    column = torch.where(keep, column, torch.ones_like(column) * width)  # what is dropped
-    outputs = []
-    for values in (history, *parallel):
-        if values is not history:
-            values = torch.cat([values.new_zeros(values.shape[0], 1), values], dim=1)
-        room = values.new_zeros(values.shape[0], width + 1)
-        outputs.append(room.scatter(1, column, values)[:, :width])
-    return tuple(outputs)
+def known_items(history: Ragged) -> Tensor:
+    """Item indices -> (B, 1) int32: how many of each row are real items."""
+    return history.count(history.values >= NUM_RESERVED)[:, None].to(torch.int32)
 
 
 class GRU(nn.GRU):
@@ -106,14 +66,21 @@ def finite(x: Tensor) -> Tensor:
     return torch.where(torch.isnan(x), 0.0, x).clamp(-EMBEDDING_LIMIT, EMBEDDING_LIMIT)
 
 
+def dot(vectors: Tensor, user: Tensor, candidates: Ragged) -> Tensor:
+    """(V, D), (B, D), item indices -> (N,) each candidate's vector times that of its row's user."""
+    users = user.index_select(0, candidates.rows)
+    return (vectors.index_select(0, candidates.values) * users).sum(dim=1)
+
+
 def mask_unknown(scores: Tensor, candidates: Tensor) -> Tensor:
-    """(B, C) scores, (B, C) item indices -> (B, C), padding and unknown items at LOWEST."""
+    """(N,) scores, (N,) item indices -> (N,), padding and unknown items at LOWEST."""
     return torch.where(candidates >= NUM_RESERVED, scores, LOWEST)
 
 
-def mask_seen(scores: Tensor, history: Tensor) -> Tensor:
-    """(B, V) scores, (B, L) item indices -> (B, V), items of the history at LOWEST."""
-    return scores.scatter(1, history, LOWEST)
+def mask_seen(scores: Tensor, history: Ragged) -> Tensor:
+    """(B, V) scores, item indices -> (B, V), what a row's history holds at LOWEST."""
+    lowest = scores.new_full((1,), LOWEST)
+    return scores.index_put((history.rows, history.values), lowest)
 
 
 def cold_start(scores: Tensor, known: Tensor, popularity: Tensor) -> Tensor:

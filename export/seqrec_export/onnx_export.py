@@ -11,24 +11,27 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import UserError
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.graph import Axis, Graph, Spec
+from seqrec_export.graph import Axis, Graph, Spec, flat, row_shape
+from seqrec_export.ragged import Ragged
 from seqrec_export.string_lookup import add_lookups
 from seqrec_export.vocabulary import Vocabulary
 
 OPSET = 18
 IR_VERSION = 10
 MODEL_FILE = "model.onnx"
-_BATCH_IN_EXAMPLE = 3  # torch.export bakes in a batch of 1
-_LENGTHS_IN_EXAMPLE = (7, 5, 6, 4)  # one an axis, so that no two axes are taken for the same
+_SIZE_IN_EXAMPLE = 3  # of the first axis: torch.export bakes in a size of 1
 _TORCH_DTYPES = {"string": torch.int64, "float32": torch.float32, "int32": torch.int32}
 _IR_DTYPES = {
     "string": ir.DataType.STRING,
@@ -45,8 +48,43 @@ class _Exported(nn.Module):
         super().__init__()
         self.net, self.graph = net, graph
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        remaining = iter(tensors)
+        inputs: list[Tensor | Ragged] = []
+        for spec in self.graph.inputs:
+            values = next(remaining)
+            if spec.ragged:
+                lengths = next(remaining)[:, 0].to(torch.int64)
+                inputs.append(Ragged(values, lengths, steps=next(remaining)))
+            else:
+                inputs.append(values)
         return self.graph.function(self.net, *inputs)
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """An input of what torch.export is given."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[Axis, ...]
+
+
+def _traced(graph: Graph) -> Iterator[_Traced]:
+    """The inputs of the ONNX file, and behind each list its `Ragged.steps`.
+
+    How wide the padded form of a batch is depends on the lengths in it. torch.export takes no sizes
+    from data: it sees them as the axis of one more input, which `_make_steps` replaces.
+    """
+    for spec in graph.inputs:
+        for tensor in (flat(spec), row_shape(spec)) if spec.ragged else (spec,):
+            yield _Traced(tensor.name, _TORCH_DTYPES[tensor.dtype], tensor.shape)
+        if spec.ragged:
+            yield _Traced(_steps(spec), torch.int64, (f"longest_{spec.shape[1]}",))
+
+
+def _steps(spec: Spec) -> str:
+    return f"{spec.name}_steps"
 
 
 def export_graph(
@@ -62,6 +100,9 @@ def export_graph(
     """
     program = _to_onnx(graph, net.eval())
     model = program.model
+    for spec in graph.inputs:
+        if spec.ragged:
+            _make_steps(model.graph, spec)
     add_lookups(model, graph, vocabularies)
     _declare_axes(model.graph, graph)
     model.ir_version = IR_VERSION
@@ -79,13 +120,54 @@ def export_graph(
     return path
 
 
+def _make_steps(onnx_graph: ir.Graph, spec: Spec) -> None:
+    """Compute `Ragged.steps` from the lengths of the rows instead of taking it as an input."""
+    inputs = {value.name: value for value in onnx_graph.inputs}
+    given = inputs[_steps(spec)]
+    onnx_graph.inputs.remove(given)
+    if not given.uses():
+        return
+
+    def constant(name: str, *values: int, scalar: bool = False) -> ir.Value:
+        array = np.array(values[0] if scalar else values, np.int64)
+        tensor = ir.tensor(array, name=f"{given.name}_{name}")
+        value = ir.Value(name=tensor.name, const_value=tensor)
+        onnx_graph.register_initializer(value)
+        return value
+
+    def node(op: str, *operands: ir.Value, **attributes: int) -> ir.Value:
+        made = ir.node(op, list(operands), attributes, name=f"{given.name}_{op.lower()}")
+        onnx_graph.insert_before(first, made)
+        return made.outputs[0]
+
+    first = onnx_graph[0]
+    lengths = node("Cast", inputs[row_shape(spec).name], to=ir.DataType.INT64.value)
+    zero, one = constant("zero", 0, scalar=True), constant("one", 1, scalar=True)
+    # One more row of one step, for a batch without any.
+    rows = node(
+        "Concat", node("Reshape", lengths, constant("flat", -1)), constant("least", 1), axis=0
+    )
+    steps = node("Range", zero, node("ReduceMax", rows, keepdims=0), one)
+    steps.type, steps.shape = given.type, given.shape
+    given.replace_all_uses_with(steps)
+
+
 def _to_onnx(graph: Graph, net: nn.Module) -> Any:
-    axes = _dynamic_axes(graph)
-    example = tuple(_example(spec, axes) for spec in graph.inputs)
+    tensors = list(_traced(graph))
+    axes = dict.fromkeys(a for tensor in tensors for a in tensor.shape if isinstance(a, str))
+    # No two of the same size, so that no two axes are taken for the same.
+    sizes = dict(zip(axes, count(_SIZE_IN_EXAMPLE)))
+    example = tuple(
+        torch.ones(
+            [sizes[axis] if isinstance(axis, str) else axis for axis in tensor.shape],
+            dtype=tensor.dtype,
+        )
+        for tensor in tensors
+    )
     dimensions = {name: torch.export.Dim(name) for name in axes}
     shapes = tuple(
-        {i: dimensions[axis] for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
-        for spec in graph.inputs
+        {i: dimensions[axis] for i, axis in enumerate(tensor.shape) if isinstance(axis, str)}
+        for tensor in tensors
     )
     with _quiet():
         # torch.export first: it fails loudly where torch.onnx.export would freeze an axis.
@@ -93,7 +175,7 @@ def _to_onnx(graph: Graph, net: nn.Module) -> Any:
             program = torch.export.export(
                 _Exported(net, graph),
                 example,
-                dynamic_shapes={"inputs": shapes},
+                dynamic_shapes={"tensors": shapes},
                 strict=False,
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
@@ -105,9 +187,9 @@ def _to_onnx(graph: Graph, net: nn.Module) -> Any:
         onnx_program = torch.onnx.export(
             program,
             dynamo=True,
-            dynamic_shapes={"inputs": shapes},  # again, or the axes lose their names
+            dynamic_shapes={"tensors": shapes},  # again, or the axes lose their names
             opset_version=OPSET,
-            input_names=[spec.name for spec in graph.inputs],
+            input_names=[tensor.name for tensor in tensors],
             output_names=[spec.name for spec in graph.outputs],
             verbose=False,
         )
@@ -115,21 +197,12 @@ def _to_onnx(graph: Graph, net: nn.Module) -> Any:
     return onnx_program
 
 
-def _dynamic_axes(graph: Graph) -> dict[str, int]:
-    """Every named axis of the inputs, with its size in the example."""
-    names = dict.fromkeys(a for spec in graph.inputs for a in spec.shape if isinstance(a, str))
-    lengths = iter(_LENGTHS_IN_EXAMPLE)
-    return {name: _BATCH_IN_EXAMPLE if name == "batch" else next(lengths) for name in names}
-
-
-def _example(spec: Spec, axes: Mapping[str, int]) -> Tensor:
-    shape = [axes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
-    return torch.ones(shape, dtype=_TORCH_DTYPES[spec.dtype])
-
-
 def _declare_axes(onnx_graph: ir.Graph, graph: Graph) -> None:
     """Check names, order, dtypes and axes against the Specs, and write the declared axes down."""
-    ends = ((onnx_graph.inputs, graph.inputs), (onnx_graph.outputs, graph.outputs))
+    ends = (
+        (onnx_graph.inputs, graph.onnx_inputs),
+        (onnx_graph.outputs, graph.onnx_outputs),
+    )
     for values, specs in ends:
         names = [value.name for value in values]
         assert names == [spec.name for spec in specs], f"{graph.name}: {names}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from seqrec_export.graph import Graph
 from seqrec_export.layers import LOWEST
+from seqrec_export.ragged import Ragged
 from seqrec_export.raw_requests import Request
 from seqrec_export.vocabulary import NUM_RESERVED, Vocabulary
 
@@ -65,7 +66,7 @@ class PyTorch:
             return Reference(single=single, double=double, catalogue=None)
         rows = max(1, _CATALOGUE_SCORES_AT_ONCE // self.vocabularies["items"].num_rows)
         with torch.inference_mode():
-            parts = [graph.catalogue(self.double, *part) for part in _parts(tensors, rows)]
+            parts = [graph.catalogue(self.double, *p) for p in _parts(graph, tensors, rows)]
         scores = torch.cat(parts)
         scores[:, :NUM_RESERVED] = LOWEST
         top_k = single["scores"].shape[1]
@@ -86,10 +87,13 @@ class PyTorch:
     def _answer(self, graph: Graph, net: torch.nn.Module, tensors: list[torch.Tensor]) -> Answer:
         rows = max(1, _VALUES_AT_ONCE // max(1, *(tensor.shape[1] for tensor in tensors)))
         with torch.inference_mode():
-            parts = [graph.function(net, *part) for part in _parts(tensors, rows)]
+            parts = [graph.function(net, *part) for part in _parts(graph, tensors, rows)]
+        shapes = {spec.shape: t.shape for spec, t in zip(graph.inputs, tensors, strict=True)}
         answers: Answer = {}
         for spec, outputs in zip(graph.outputs, zip(*parts, strict=True), strict=True):
             array = torch.cat(outputs).numpy()
+            if spec.ragged:
+                array = array.reshape(shapes[spec.shape])
             if spec.dtype == "string":
                 assert spec.vocabulary is not None
                 array = self.vocabularies[spec.vocabulary].decode(array)
@@ -97,6 +101,11 @@ class PyTorch:
         return answers
 
 
-def _parts(tensors: list[torch.Tensor], rows: int) -> Iterator[list[torch.Tensor]]:
+def _parts(
+    graph: Graph, tensors: list[torch.Tensor], rows: int
+) -> Iterator[list[torch.Tensor | Ragged]]:
     for start in range(0, len(tensors[0]), rows):
-        yield [tensor[start : start + rows] for tensor in tensors]
+        yield [
+            Ragged.of(tensor[start : start + rows]) if spec.ragged else tensor[start : start + rows]
+            for spec, tensor in zip(graph.inputs, tensors, strict=True)
+        ]

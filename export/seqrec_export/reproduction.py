@@ -21,7 +21,7 @@ inputs = {{k[6:]: case[k].astype(object) if case[k].dtype.kind == "U" else case[
           for k in case if k.startswith("input_")}}
 session = onnxruntime.InferenceSession(pathlib.Path(__file__).parent / {model!r})
 for output, got in zip(session.get_outputs(), session.run(None, inputs)):
-    want = case["expected_" + output.name]  # PyTorch in float64
+    want = case["expected_" + output.name].reshape(got.shape)  # PyTorch in float64
     off = abs(got - want) if got.dtype.kind == "f" else np.asarray(got != want)
     at = np.unravel_index(off.argmax(), off.shape) if off.size else ()
     print(output.name, "is most off at", at, "ONNX Runtime:", got[at], "PyTorch:", want[at])
@@ -29,16 +29,16 @@ for output, got in zip(session.get_outputs(), session.run(None, inputs)):
 
 
 def write_reproduction(
-    path: Path, model: Path, message: str, request: Request, reference: Reference, got: Answer
+    path: Path, model: Path, message: str, inputs: Request, reference: Reference, got: Answer
 ) -> Path:
     """Write `path` (.npz: inputs, PyTorch's answers, the wrong one) and a script; its path.
 
-    The script needs numpy and onnxruntime only.
+    `inputs` are those of the ONNX file. The script needs numpy and onnxruntime only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, NDArray[Any]] = {}
     parts: tuple[tuple[str, Mapping[str, NDArray[Any]]], ...] = (
-        ("input", request),
+        ("input", inputs),
         ("expected", reference.double),
         ("torch", reference.single),
         ("got", got),

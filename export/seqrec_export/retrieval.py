@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from seqrec_export import graph, layers
 from seqrec_export.graph import EMBEDDING_TOLERANCE, SCORE_TOLERANCE, Graph, Spec
+from seqrec_export.ragged import Ragged
 
 
 class _Retriever(Protocol):
     popularity: Tensor  # (V,)
 
-    def encode(self, history: Tensor, *rest: Tensor) -> Tensor: ...
-    def score(self, user: Tensor, candidates: Tensor) -> Tensor: ...
+    def encode(self, history: Ragged, *rest: Any) -> Tensor: ...
+    def score(self, user: Tensor, candidates: Ragged) -> Tensor: ...
     def score_catalogue(self, user: Tensor) -> Tensor: ...
 
 
@@ -25,16 +26,16 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
     answers with popularity where it knows none of the history.
     """
 
-    def catalogue(net: _Retriever, history: Tensor, *rest: Tensor) -> Tensor:
+    def catalogue(net: _Retriever, history: Ragged, *rest: Any) -> Tensor:
         scores = net.score_catalogue(net.encode(history, *rest))
         scores = layers.cold_start(scores, layers.known_items(history), net.popularity)
         return layers.mask_seen(scores, history)
 
-    def recommend(net: _Retriever, history: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def recommend(net: _Retriever, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
         best = layers.top_items(catalogue(net, history, *rest), top_k)
         return (*best, layers.known_items(history))
 
-    def encode(net: _Retriever, history: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def encode(net: _Retriever, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
         return net.encode(history, *rest), layers.known_items(history)
 
     user = graph.user_embedding(dim)
@@ -63,9 +64,9 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
 def candidate_scorer(name: str, user: Spec) -> Graph:
     """`<name>_scorer`: scores of given candidates for a vector of `<name>_encoder`."""
 
-    def score(net: _Retriever, user: Tensor, candidates: Tensor) -> tuple[Tensor, ...]:
+    def score(net: _Retriever, user: Tensor, candidates: Ragged) -> tuple[Tensor, ...]:
         scores = net.score(layers.finite(user), candidates)
-        return (layers.mask_unknown(scores, candidates),)
+        return (layers.mask_unknown(scores, candidates.values),)
 
     return Graph(
         name=f"{name}_scorer",

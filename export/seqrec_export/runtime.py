@@ -5,10 +5,16 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as bindings
+
+from seqrec_export.graph import Graph, row_shape
+from seqrec_export.raw_requests import Request
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -34,6 +40,36 @@ def cuda_session(path: Path, *, tf32: bool = False) -> onnxruntime.InferenceSess
     """A session on the first CUDA device; `tf32` lets it round factors to 10 bits."""
     provider = (CUDA, {"use_tf32": str(int(tf32))})
     return onnxruntime.InferenceSession(path, _options(0), providers=[provider, CPU])
+
+
+def feeds(graph: Graph, request: Request) -> Request:
+    """A request as the ONNX file takes it: lists flat, and the shape of each row beside them.
+
+    Triton does the same to a batch of requests.
+    """
+    tensors: Request = {}
+    for spec in graph.inputs:
+        values = request[spec.name]
+        if spec.ragged:
+            batch, length = values.shape
+            tensors[spec.name] = values.reshape(-1)
+            tensors[row_shape(spec).name] = np.full((batch, 1), length, np.int32)
+        else:
+            tensors[spec.name] = values
+    return tensors
+
+
+def answer(
+    runtime: onnxruntime.InferenceSession, graph: Graph, request: Request
+) -> dict[str, NDArray[Any]]:
+    """What a session gives to one request, by output, as a caller gets it from Triton."""
+    names = [spec.name for spec in graph.outputs]
+    outputs = dict(zip(names, runtime.run(names, feeds(graph, request)), strict=True))
+    for spec in graph.outputs:
+        if spec.ragged:
+            shape = request[graph.source(spec).name].shape
+            outputs[spec.name] = outputs[spec.name].reshape(shape)
+    return outputs
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

@@ -121,8 +121,8 @@ def _axes(files: _Files) -> Iterator[str]:
     """Inputs and outputs have the declared names, types and symbolic axes."""
     proto, graph = files.model.graph, files.graph
     for kind, infos, specs in (
-        ("inputs", proto.input, graph.inputs),
-        ("outputs", proto.output, graph.outputs),
+        ("inputs", proto.input, graph.onnx_inputs),
+        ("outputs", proto.output, graph.onnx_outputs),
     ):
         names = [info.name for info in infos]
         if names != [spec.name for spec in specs]:
@@ -146,11 +146,19 @@ def _config(files: _Files) -> Iterator[str]:
         yield f"{CONFIG_FILE} cannot be read: {error}"
         return
     wanted = expected_config(files.graph)
-    for kind in ("input", "output"):
-        for name, (before, after) in changed_tensors(wanted, found, kind).items():
-            yield f"{kind} {name}: (type, dims) is {after} in {CONFIG_FILE} instead of {before}"
-    if found.max_batch_size != wanted.max_batch_size or found.name != wanted.name:
-        yield f"{CONFIG_FILE} is for {found.name!r} and batches of {found.max_batch_size}"
+    for field in wanted.DESCRIPTOR.fields:
+        before, after = getattr(wanted, field.name), getattr(found, field.name)
+        changed = (
+            changed_tensors(wanted, found, field.name) if field.name in ("input", "output") else {}
+        )
+        for name, (was, is_) in changed.items():
+            yield f"{field.name} {name}: (type, dims) is {is_} in {CONFIG_FILE} instead of {was}"
+        if before != after and not changed:
+            yield f"{field.name} is {_short(after)} in {CONFIG_FILE} instead of {_short(before)}"
+
+
+def _short(value: object) -> str:
+    return " ".join(str(value).split()) or "nothing"
 
 
 def _contract(files: _Files) -> Iterator[str]:

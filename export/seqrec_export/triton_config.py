@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from seqrec_export.graph import Axis, Graph, Spec
+from seqrec_export.graph import Axis, Graph, Spec, row_shape
 
 CONFIG_FILE = "config.pbtxt"
 CONTRACT_FILE = "contract.json"
@@ -31,12 +31,30 @@ def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
     )
     for spec in graph.inputs:
         config.input.add(
-            name=spec.name, data_type=_CONFIG_DTYPES[spec.dtype], dims=_dims(spec.shape)
+            name=spec.name,
+            data_type=_CONFIG_DTYPES[spec.dtype],
+            dims=_dims(spec.shape),
+            allow_ragged_batch=spec.ragged,
         )
+        if spec.ragged:
+            # One for each list, so that one malformed request cannot shift its neighbours' data.
+            shape = row_shape(spec)
+            config.batch_input.add(
+                kind=model_config_pb2.BatchInput.BATCH_ITEM_SHAPE,
+                target_name=[shape.name],
+                data_type=_CONFIG_DTYPES[shape.dtype],
+                source_input=[spec.name],
+            )
     for spec in graph.outputs:
         config.output.add(
             name=spec.name, data_type=_CONFIG_DTYPES[spec.dtype], dims=_dims(spec.shape)
         )
+        if spec.ragged:
+            config.batch_output.add(
+                kind=model_config_pb2.BatchOutput.BATCH_SCATTER_WITH_INPUT_SHAPE,
+                target_name=[spec.name],
+                source_input=[graph.source(spec).name],
+            )
     config.dynamic_batching.SetInParent()
     config.version_policy.latest.num_versions = 1
     config.instance_group.add(count=1)  # no kind: a GPU where there is one

@@ -43,7 +43,14 @@ from seqrec_export.reference import Answer, PyTorch, Reference
 from seqrec_export.report import REPORT_FILE, ModelReport, write_report
 from seqrec_export.reproduction import write_reproduction
 from seqrec_export.run import library_versions
-from seqrec_export.runtime import RUNTIME_ERRORS, cuda_session, session, why_no_cuda
+from seqrec_export.runtime import (
+    RUNTIME_ERRORS,
+    answer,
+    cuda_session,
+    feeds,
+    session,
+    why_no_cuda,
+)
 from seqrec_export.structure import check_files
 from seqrec_export.verdict import CPU, CUDA, CUDA_TF32, TORCH, Failure, Verdict
 
@@ -188,15 +195,11 @@ class _Gate:
         self, name: str, tolerance: Tolerance, load: Callable[[], onnxruntime.InferenceSession]
     ) -> Iterator[Provider]:
         try:
-            answer = partial(self._run, load())
+            ask = partial(answer, load(), self.graph)
         except RUNTIME_ERRORS as error:
             self._fail("answers", f"{name} cannot load the file: {error}")
         else:
-            yield Provider(name=name, answer=answer, tolerance=tolerance)
-
-    def _run(self, runtime: onnxruntime.InferenceSession, request: Request) -> Answer:
-        names = [spec.name for spec in self.graph.outputs]
-        return dict(zip(names, runtime.run(names, request), strict=True))
+            yield Provider(name=name, answer=ask, tolerance=tolerance)
 
     def _compare(
         self, providers: list[Provider], case_class: str, case: str, request: Request
@@ -225,7 +228,9 @@ class _Gate:
         folder = self.exported.run.path / REPRODUCTIONS
         message = f"{provider.name} ended the process at: {case}"
         path = folder / f"{self.graph.name}-aborted.npz"
-        script = write_reproduction(path, self.path, message, request, reference, {})
+        script = write_reproduction(
+            path, self.path, message, feeds(self.graph, request), reference, {}
+        )
         yield
         remove(path)
         remove(script)
@@ -283,7 +288,7 @@ class _Gate:
                     run.path / REPRODUCTIONS / f"{self.graph.name}-{problem.check}.npz",
                     self.path,
                     message,
-                    request,
+                    feeds(self.graph, request),
                     reference,
                     got,
                 )

@@ -26,6 +26,7 @@ from seqrec_export.batches import (
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
 from seqrec_export.histories import Dataset, Part
+from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 
@@ -93,9 +94,9 @@ class Caser(nn.Module):
                 mean = self.users.weight[NUM_RESERVED:].mean(dim=0)
                 self.users.weight[:NUM_RESERVED] = mean
 
-    def encode(self, history: Tensor, user: Tensor) -> Tensor:
-        """(B, L) item indices, (B, 1) user index -> (B, 2 D) `[z, p_u]`."""
-        (last,) = layers.compact(history, window=self.config.max_length, fixed_width=True)
+    def encode(self, history: Ragged, user: Tensor) -> Tensor:
+        """Item indices, (B, 1) user index -> (B, 2 D) `[z, p_u]`."""
+        (last,) = compact(history, window=self.config.max_length, fixed_width=True)
         image = self.items(last).transpose(1, 2)  # (B, D, L)
         columns = self.vertical(image).flatten(1)
         heights = [F.relu(convolve(image)).amax(dim=2) for convolve in self.horizontal]
@@ -103,10 +104,10 @@ class Caser(nn.Module):
         state = torch.cat([F.relu(self.project(features)), self.users(user[:, 0])], dim=1)
         return torch.where(layers.known_items(history) > 0, state, self.cold)
 
-    def score(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """(B, 2 D), (B, C) item indices -> (B, C) logits."""
-        scores: Tensor = (self.out_vectors(candidates) @ user[:, :, None])[:, :, 0]
-        return scores + self.out_bias[candidates]
+    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
+        """(B, 2 D), item indices -> (N,) logits."""
+        scores = layers.dot(self.out_vectors.weight, user, candidates)
+        return scores + self.out_bias.index_select(0, candidates.values)
 
     def score_catalogue(self, user: Tensor) -> Tensor:
         """(B, 2 D) -> (B, V) logits."""
@@ -117,8 +118,9 @@ class Caser(nn.Module):
         history = batch["history"]
         noise = torch.rand(history.shape, device=history.device) < self.config.unknown_rate
         history = torch.where(noise & (history != PAD), UNKNOWN, history)
-        user = self.encode(history, batch["user"])
-        scores = self.score(user, batch["candidates"])  # the target first
+        user = self.encode(Ragged.of(history), batch["user"])
+        candidates = batch["candidates"]  # (B, C), the target first
+        scores = self.score(user, Ragged.of(candidates)).view_as(candidates)
         return losses.bpr(scores[:, :1], scores[:, 1:])
 
 
@@ -156,7 +158,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: CaserConfig, part: Part) 
     def score(targets: Indices) -> Tensor:
         inputs = _inputs(dataset, config, targets)
         device = net.out_bias.device
-        user = net.encode(inputs["history"].to(device), inputs["user"].to(device))
+        user = net.encode(Ragged.of(inputs["history"].to(device)), inputs["user"].to(device))
         return net.score_catalogue(user).cpu()
 
     return retrieval_metrics(score, dataset, dataset.positions(part), ks=_KS)

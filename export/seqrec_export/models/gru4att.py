@@ -29,6 +29,7 @@ from seqrec_export.batches import (
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
 from seqrec_export.histories import Dataset, Part, SessionSet
+from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 
@@ -103,17 +104,17 @@ class GRU4Att(nn.Module):
         bucket = torch.where(torch.isnan(gap_days), UNKNOWN, bucket)
         return torch.where(real, bucket, PAD)
 
-    def encode(self, history: Tensor, event_types: Tensor, gap_days: Tensor) -> Tensor:
-        """(B, L) item indices, (B, M) event types, (B, N) days -> (B, D) user embedding."""
-        items, types, gaps = layers.compact(
+    def encode(self, history: Ragged, event_types: Ragged, gap_days: Ragged) -> Tensor:
+        """Item indices, event types, days -> (B, D) user embedding."""
+        items, types, gaps = compact(
             history,
-            layers.align(event_types, history, missing=UNKNOWN),
-            layers.align(gap_days, history, missing=float("nan")),
+            (event_types, UNKNOWN),
+            (gap_days, float("nan")),
             window=self.config.max_length,
             oldest_first_column=True,
         )
         real = items != PAD
-        types = torch.where(real & (types == PAD), UNKNOWN, types)
+        types = torch.where(real, torch.where(types == PAD, UNKNOWN, types), PAD)
         x = self.items(items) + self.event_types(types) + self.gaps(self.gap_bucket(gaps, real))
         states, _ = self.gru(self.dropout(x), real.sum(dim=1).clamp(min=1))
         # The first column always counts, so a row of pure padding stays finite.
@@ -123,10 +124,11 @@ class GRU4Att(nn.Module):
         pooled = self.out(self.dropout(pooled))
         return torch.where(layers.known_items(history) > 0, pooled, self.cold)
 
-    def score(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """(B, D), (B, C) item indices -> (B, C) logits."""
-        scores: Tensor = (self.items(candidates) @ user[:, :, None])[:, :, 0]
-        return scores + self.bias[candidates]
+    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
+        """(B, D), item indices -> (N,) logits."""
+        return layers.dot(self.items.weight, user, candidates) + self.bias.index_select(
+            0, candidates.values
+        )
 
     def score_catalogue(self, user: Tensor) -> Tensor:
         """(B, D) -> (B, V) logits."""
@@ -137,10 +139,11 @@ class GRU4Att(nn.Module):
         history = batch["history"]
         noise = torch.rand(history.shape, device=history.device) < self.config.unknown_rate
         history = torch.where(noise & (history != PAD), UNKNOWN, history)
-        user = self.encode(history, batch["event_types"], batch["gap_days"])
+        lists = (history, batch["event_types"], batch["gap_days"])
+        user = self.encode(*map(Ragged.of, lists))
         if "candidates" in batch:
             candidates = batch["candidates"]
-            scores = self.score(user, candidates)
+            scores = self.score(user, Ragged.of(candidates)).view_as(candidates)
             return losses.listwise_softmax(scores, batch["labels"], candidates != PAD)
         if "negatives" in batch:
             return losses.sampled_softmax(
@@ -256,7 +259,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
 
     def encode(inputs: Batch) -> Tensor:
         names = ("history", "event_types", "gap_days")
-        return net.encode(*(inputs[name].to(device) for name in names))
+        return net.encode(*(Ragged.of(inputs[name].to(device)) for name in names))
 
     def score(targets: Indices) -> Tensor:
         return net.score_catalogue(encode(_event_inputs(dataset, config, targets))).cpu()
@@ -267,7 +270,8 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
 
         def rank(rows: Indices) -> NDArray[np.float32]:
             inputs = _session_batch(dataset, config, rows)
-            scores = net.score(encode(inputs), inputs["candidates"].to(device))
+            candidates = inputs["candidates"].to(device)
+            scores = net.score(encode(inputs), Ragged.of(candidates)).view_as(candidates)
             return scores.float().cpu().numpy()
 
         result |= _session_metrics(dataset, part, rank)

@@ -31,6 +31,7 @@ from seqrec_export.graph import (
     Tolerance,
 )
 from seqrec_export.histories import Dataset, Part
+from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import candidate_scorer
 from seqrec_export.vocabulary import PAD, UNKNOWN
 
@@ -95,11 +96,13 @@ class Mlink(nn.Module):
     def finish(self) -> None:
         """Nothing to derive."""
 
-    def encode(self, history: Tensor, ratings: Tensor) -> Tensor:
-        """(B, L) item indices, (B, M) stars -> (B, D + 1) last hidden state."""
-        ratings = layers.align(ratings, history, missing=float("nan"))
-        items, stars = layers.compact(
-            history, ratings, window=self.config.max_length, oldest_first_column=True
+    def encode(self, history: Ragged, ratings: Ragged) -> Tensor:
+        """Item indices, stars -> (B, D + 1) last hidden state."""
+        items, stars = compact(
+            history,
+            (ratings, float("nan")),
+            window=self.config.max_length,
+            oldest_first_column=True,
         )
         missing = torch.isnan(stars)
         stars = torch.where(missing, self.mean_rating, stars).clamp(min=0.0).minimum(self.stars)
@@ -109,16 +112,17 @@ class Mlink(nn.Module):
         _, state = self.gru(x, lengths)
         return torch.where(layers.known_items(history) > 0, state, self.cold)
 
-    def score(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """(B, D + 1), (B, C) item indices -> (B, C) stars."""
-        state = self.from_state(self.dropout(user))[:, None]
-        hidden = self._normalise(state + self.from_item(self.dropout(self.items(candidates))))
-        return torch.sigmoid(self.rate(torch.relu(hidden))[..., 0]) * self.stars
+    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
+        """(B, D + 1), item indices -> (N,) stars."""
+        state = self.from_state(self.dropout(user)).index_select(0, candidates.rows)
+        items = self.from_item(self.dropout(self.items(candidates.values)))
+        hidden = torch.relu(self._normalise(state + items))
+        return torch.sigmoid(self.rate(hidden)[:, 0]) * self.stars
 
     def _normalise(self, hidden: Tensor) -> Tensor:
-        """(B, C, H) batch norm over the last axis, for any C, 0 too."""
+        """(N, H) batch norm over the last axis, for any N, 0 too."""
         if self.training:
-            normed: Tensor = self.norm(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+            normed: Tensor = self.norm(hidden)
             return normed
         assert self.norm.running_mean is not None
         assert self.norm.running_var is not None
@@ -136,7 +140,8 @@ class Mlink(nn.Module):
         )
         hidden_target = torch.rand(target.shape, device=target.device) < rate
         target = torch.where(hidden_target, UNKNOWN, target)
-        stars = self.score(self.encode(history, batch["ratings"]), target)
+        state = self.encode(Ragged.of(history), Ragged.of(batch["ratings"]))
+        stars = self.score(state, Ragged.of(target)).view_as(target)
         return (((stars - batch["rating"]) / self.stars) ** 2).mean()
 
 
@@ -144,11 +149,11 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
     """What Triton serves. `mlink` rates the candidates it is given: no sweep of the catalogue."""
     user = graph.user_embedding(config.dim + 1)
 
-    def rate(net: Mlink, history: Tensor, ratings: Tensor, items: Tensor) -> tuple[Tensor, ...]:
+    def rate(net: Mlink, history: Ragged, ratings: Ragged, items: Ragged) -> tuple[Tensor, ...]:
         stars = net.score(net.encode(history, ratings), items)
-        return layers.mask_unknown(stars, items), layers.known_items(history)
+        return layers.mask_unknown(stars, items.values), layers.known_items(history)
 
-    def encode(net: Mlink, history: Tensor, ratings: Tensor) -> tuple[Tensor, ...]:
+    def encode(net: Mlink, history: Ragged, ratings: Ragged) -> tuple[Tensor, ...]:
         return net.encode(history, ratings), layers.known_items(history)
 
     return {
@@ -206,8 +211,8 @@ def evaluate(net: nn.Module, dataset: Dataset, config: MlinkConfig, part: Part) 
     with torch.inference_mode():
         for batch in in_order(targets, 1024):
             inputs = {k: v.to(device) for k, v in _inputs(dataset, config, batch).items()}
-            state = net.encode(inputs["history"], inputs["ratings"])
-            stars = net.score(state, inputs["target"])[:, 0]
+            state = net.encode(Ragged.of(inputs["history"]), Ragged.of(inputs["ratings"]))
+            stars = net.score(state, Ragged.of(inputs["target"]))
             predicted[done : done + len(batch)] = stars.float().cpu().numpy()
             done += len(batch)
     return _rating_metrics(dataset, targets, predicted)

@@ -19,6 +19,7 @@ from seqrec_export.batches import Indices, by_length, gather_items, num_batches,
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
 from seqrec_export.histories import Dataset, Part
+from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 
@@ -134,16 +135,17 @@ class SASRec(nn.Module):
         states: Tensor = self.layers[-1](x, x, allowed)
         return states
 
-    def encode(self, history: Tensor) -> Tensor:
-        """(B, L) item indices, oldest first, padding anywhere -> (B, D) user embedding."""
-        (compacted,) = layers.compact(history, window=self.config.max_length)
+    def encode(self, history: Ragged) -> Tensor:
+        """Item indices, oldest first, padding anywhere -> (B, D) user embedding."""
+        (compacted,) = compact(history, window=self.config.max_length)
         state = self.states(compacted, last_only=True)[:, 0]
         return torch.where(layers.known_items(history) > 0, state, self.cold)
 
-    def score(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """(B, D), (B, C) item indices -> (B, C) logits."""
-        scores: Tensor = (self.item_vectors[candidates] @ user[:, :, None])[:, :, 0]
-        return scores + self.bias[candidates]
+    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
+        """(B, D), item indices -> (N,) logits."""
+        return layers.dot(self.item_vectors, user, candidates) + self.bias.index_select(
+            0, candidates.values
+        )
 
     def score_catalogue(self, user: Tensor) -> Tensor:
         """(B, D) -> (B, V) logits."""
@@ -209,7 +211,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: SASRecConfig, part: Part)
         positions, real = windows(histories.starts(targets), targets, config.max_length)
         device = net.bias.device
         history = torch.from_numpy(gather_items(histories, positions, real)).to(device)
-        return net.score_catalogue(net.encode(history)).cpu()
+        return net.score_catalogue(net.encode(Ragged.of(history))).cpu()
 
     targets = dataset.positions(part)
     result = retrieval_metrics(score, dataset, targets)

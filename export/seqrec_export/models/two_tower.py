@@ -29,6 +29,7 @@ from seqrec_export.graph import (
 )
 from seqrec_export.histories import Dataset, Part
 from seqrec_export.interactions import SECONDS_PER_DAY, months
+from seqrec_export.ragged import Ragged
 from seqrec_export.retrieval import candidate_scorer
 from seqrec_export.vocabulary import NUM_RESERVED, UNKNOWN
 
@@ -133,9 +134,9 @@ class TwoTower(nn.Module):
             columns.append(one_hot.to(columns[0].dtype))
         return F.normalize(self.item_tower(torch.cat(columns, dim=1)), dim=1)
 
-    def score(self, user: Tensor, candidates: Tensor) -> Tensor:
-        """(B, D), (B, C) item indices -> (B, C) cosines of unit vectors."""
-        return (self.item_index[candidates] @ user[:, :, None])[:, :, 0]
+    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
+        """(B, D), item indices -> (N,) cosines of unit vectors."""
+        return layers.dot(self.item_index, user, candidates)
 
     def score_catalogue(self, user: Tensor) -> Tensor:
         """(B, D) -> (B, V) cosines."""

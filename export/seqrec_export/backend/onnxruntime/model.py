@@ -8,10 +8,12 @@ with the interpreter's packages. It serves the same repository that the native b
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -36,6 +38,73 @@ ONNX_TYPES = {
     "TYPE_FP64": "double",
     "TYPE_STRING": "string",
 }
+BATCH_INPUT_TYPES = {"TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a configuration lays out the tensors of a batch of requests."""
+
+    batched: bool
+    ragged: frozenset[str]  # inputs that lie flat, the requests one behind the other
+    row_shapes: Mapping[str, tuple[str, type[np.generic]]]  # input -> whose row shapes
+    scattered: Mapping[str, str]  # outputs that lie flat too -> the input with a value for each
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Self:
+        """Read a configuration; raises ValueError at what this backend does not do."""
+        row_shapes, scattered = {}, {}
+        for entry in config.get("batch_input", []):
+            if entry["kind"] != "BATCH_ITEM_SHAPE":
+                raise ValueError(f"batch_input of the kind {entry['kind']} is not supported")
+            for name in entry["target_name"]:
+                row_shapes[name] = (entry["source_input"][0], BATCH_INPUT_TYPES[entry["data_type"]])
+        for entry in config.get("batch_output", []):
+            (name,), (source,) = entry["target_name"], entry["source_input"]
+            scattered[name] = source
+        flat = frozenset(e["name"] for e in config["input"] if e.get("allow_ragged_batch"))
+        return cls(config["max_batch_size"] > 0, flat, row_shapes, scattered)
+
+    def join(self, inputs: Sequence[Feeds]) -> Feeds:
+        """Requests -> what the file takes: rows stacked, ragged ones flat with their row shapes."""
+        feeds: Feeds = {}
+        for name in inputs[0]:
+            arrays = [request[name] for request in inputs]
+            if name in self.ragged:
+                arrays = [array.reshape(-1) for array in arrays]
+            feeds[name] = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        for target, (name, dtype) in self.row_shapes.items():
+            shapes = [request[name].shape for request in inputs]
+            items = np.array([shape[1:] for shape in shapes], dtype)
+            feeds[target] = items.repeat([shape[0] for shape in shapes], axis=0)
+        return feeds
+
+    def split(self, outputs: Feeds, inputs: Sequence[Feeds]) -> Iterator[Feeds]:
+        """What the file gives -> each request's share."""
+        if not self.batched:
+            yield outputs
+            return
+        shapes = {
+            name: [
+                request[self.scattered[name]].shape
+                if name in self.scattered
+                else (len(next(iter(request.values()))), *array.shape[1:])
+                for request in inputs
+            ]
+            for name, array in outputs.items()
+        }
+        done = dict.fromkeys(outputs, 0)
+        flat = {name: array.reshape(-1) for name, array in outputs.items()}
+        for name, array in flat.items():
+            if len(array) != sum(map(math.prod, shapes[name])):
+                raise ValueError(f"output {name!r} has {outputs[name].shape} for {shapes[name]}")
+        for i in range(len(inputs)):
+            share: Feeds = {}
+            for name, array in flat.items():
+                begin, shape = done[name], shapes[name][i]
+                done[name] += math.prod(shape)
+                share[name] = array[begin : done[name]].reshape(shape)
+            yield share
 
 
 class TritonPythonModel:
@@ -46,43 +115,45 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         file = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"], args["model_version"], file)
-        self.batched = config["max_batch_size"] > 0
+        self.layout = Layout.of(config)
         self.outputs = [output["name"] for output in config["output"]]
         self.session = open_session(path, config.get("parameters", {}), args)
-        check(config, self.session)
+        check(config, self.layout, self.session)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer the requests in order, those of equal shapes in one run."""
+        """Answer the requests in order, in one run."""
         responses: list[Any] = [None] * len(requests)
-        groups: dict[object, list[tuple[int, Feeds]]] = {}
+        chosen, inputs = [], []
         for i, request in enumerate(requests):
-            try:
-                inputs = read_inputs(request)
-            except UnicodeDecodeError as error:
-                responses[i] = refusal(f"an id is not valid UTF-8: {error}", invalid=True)
-                continue
-            shapes = tuple((name, array.shape[1:]) for name, array in sorted(inputs.items()))
-            groups.setdefault(shapes if self.batched else i, []).append((i, inputs))
-        for group in groups.values():
-            answers = self.answer([requests[i] for i, _ in group], [inputs for _, inputs in group])
-            for (i, _), response in zip(group, answers, strict=True):
-                responses[i] = response
+            feeds = read_inputs(request)
+            if broken := next((name for name, array in feeds.items() if undecoded(array)), None):
+                responses[i] = refusal(f"{broken!r} holds a string that is not UTF-8", invalid=True)
+            else:
+                chosen.append(i)
+                inputs.append(feeds)
+        answers = self.answer([requests[i] for i in chosen], inputs)
+        for i, response in zip(chosen, answers, strict=True):
+            responses[i] = response
         return responses
 
     def answer(self, requests: Sequence[Any], inputs: Sequence[Feeds]) -> list[Any]:
         """One response a request; where the joint run fails, only the guilty request fails."""
+        if len(requests) > 1 and not self.layout.batched:
+            return [self.answer([r], [i])[0] for r, i in zip(requests, inputs, strict=True)]
         wanted = {name for request in requests for name in request.requested_output_names()}
         names = [name for name in self.outputs if name in wanted]
+        if not requests:
+            return []
         try:
-            arrays = self.session.run(names, join(inputs))
-            parts = split(dict(zip(names, arrays, strict=True)), row_counts(inputs))
+            arrays = self.session.run(names, self.layout.join(inputs))
+            shares = list(self.layout.split(dict(zip(names, arrays, strict=True)), inputs))
         # ONNX Runtime's errors have no common class, and an exception out of `execute` would fail
         # every request of the batch, which are strangers to each other.
         except Exception as error:
             if len(requests) > 1:
                 return [self.answer([r], [i])[0] for r, i in zip(requests, inputs, strict=True)]
             return [refusal(str(error), invalid=type(error).__name__ == "InvalidArgument")]
-        return [respond(request, part) for request, part in zip(requests, parts, strict=True)]
+        return [respond(request, share) for request, share in zip(requests, shares, strict=True)]
 
 
 def open_session(
@@ -105,11 +176,17 @@ def open_session(
     return ort.InferenceSession(path, options, providers=providers)
 
 
-def check(config: Mapping[str, Any], session: ort.InferenceSession) -> None:
+def check(config: Mapping[str, Any], layout: Layout, session: ort.InferenceSession) -> None:
     """Raise ValueError naming every way in which the configuration disagrees with the file."""
     problems: list[str] = []
-    for kind, tensors in (("input", session.get_inputs()), ("output", session.get_outputs())):
-        declared = {entry["name"]: entry for entry in config[kind]}
+    inputs = {entry["name"]: entry for entry in config["input"]}
+    for entry in config.get("batch_input", []):
+        source = inputs[entry["source_input"][0]]
+        for name in entry["target_name"]:
+            inputs[name] = {"data_type": entry["data_type"], "dims": [len(source["dims"])]}
+    outputs = {entry["name"]: entry for entry in config["output"]}
+    ends = (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs()))
+    for kind, declared, tensors in ends:
         found = {tensor.name: tensor for tensor in tensors}
         for name in declared.keys() - found.keys():
             problems.append(f"the file has no {kind} {name!r}, it has {sorted(found)}")
@@ -125,7 +202,9 @@ def check(config: Mapping[str, Any], session: ort.InferenceSession) -> None:
                     f" and {tensor.type} in the file"
                 )
             dims = [int(dim) for dim in entry["dims"]]
-            if config["max_batch_size"] > 0:
+            if name in layout.ragged or name in layout.scattered:
+                dims = [-1]
+            elif layout.batched:
                 dims.insert(0, -1)
             shape = [dim if isinstance(dim, int) else -1 for dim in tensor.shape]
             if len(dims) != len(shape) or any(
@@ -140,50 +219,20 @@ def check(config: Mapping[str, Any], session: ort.InferenceSession) -> None:
 
 
 def read_inputs(request: Any) -> Feeds:
-    """The request's tensors. Strings become `str`: bytes would silently look up as unknown."""
-    feeds: Feeds = {}
-    for tensor in request.inputs():
-        array: Array = tensor.as_numpy()
-        if array.dtype == np.object_:
-            array = objects([item.decode() for item in array.ravel().tolist()], array.shape)
-        feeds[tensor.name()] = array
-    return feeds
+    """The request's tensors; strings as `str`, bytes would silently look up as unknown."""
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
-def row_counts(inputs: Sequence[Feeds]) -> list[int]:
-    """The number of rows of each request."""
-    return [len(next(iter(feeds.values()))) if feeds else 1 for feeds in inputs]
-
-
-def join(inputs: Sequence[Feeds]) -> Feeds:
-    """Requests of equal shapes -> one batch."""
-    if len(inputs) == 1:
-        return inputs[0]
-    return {name: np.concatenate([feeds[name] for feeds in inputs]) for name in inputs[0]}
-
-
-def split(outputs: Feeds, rows: Sequence[int]) -> list[Feeds]:
-    """One batch -> each request's rows."""
-    if len(rows) == 1:
-        return [outputs]
-    for name, array in outputs.items():
-        if len(array) != sum(rows):
-            raise ValueError(f"output {name!r} has {len(array)} rows for a batch of {sum(rows)}")
-    ends = np.cumsum(rows)
-    return [
-        {name: array[end - n : end] for name, array in outputs.items()}
-        for n, end in zip(rows, ends, strict=True)
-    ]
+def undecoded(array: Array) -> bool:
+    """Whether strings were left as bytes because one of them is not UTF-8."""
+    return array.dtype == np.object_ and array.size > 0 and isinstance(array.flat[0], bytes)
 
 
 def respond(request: Any, outputs: Feeds) -> Any:
-    """A response with the outputs that the request asked for; strings as bytes."""
+    """A response with the outputs that the request asked for."""
     tensors = []
     for name in outputs.keys() & set(request.requested_output_names()):
-        array = outputs[name]
-        if array.dtype == np.object_:
-            array = objects([item.encode() for item in array.ravel().tolist()], array.shape)
-        tensors.append(pb_utils.Tensor(name, array))
+        tensors.append(pb_utils.Tensor(name, outputs[name]))
     return pb_utils.InferenceResponse(tensors)
 
 
@@ -193,29 +242,33 @@ def refusal(message: str, *, invalid: bool) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
-def objects(items: Sequence[object], shape: tuple[int, ...]) -> Array:
-    """An object array. (A fixed-width one would take the longest item's width for each.)"""
-    array = np.empty(len(items), dtype=np.object_)
-    array[:] = items
-    return array.reshape(shape)
-
-
 def deserialize_bytes_tensor(encoded: Array) -> Array:
-    """Triton's string tensor (4-byte little-endian length, then the bytes, each) -> bytes."""
+    """Triton's string tensor (4-byte little-endian length, then the bytes, each) -> str.
+
+    All of it stays bytes where one string is not UTF-8: an exception here would fail every request
+    of the batch.
+    """
     data = encoded.tobytes()
-    items, offset, unpack = [], 0, struct.Struct("<I").unpack_from
-    while offset < len(data):
+    items: list[bytes] = []
+    offset, end, unpack = 0, len(data), struct.Struct("<I").unpack_from
+    while offset < end:
         start = offset + 4
         offset = start + unpack(data, offset)[0]
         items.append(data[start:offset])
-    return objects(items, (len(items),))
+    # An array of fixed width would take the longest item's width for each.
+    array = np.empty(len(items), dtype=np.object_)
+    try:
+        array[:] = list(map(bytes.decode, items))
+    except UnicodeDecodeError:
+        array[:] = items
+    return array
 
 
 def serialize_byte_tensor(array: Array) -> bytes | tuple[()]:
-    """The inverse; an empty tensor is `()`, as the function that this one replaces has it."""
+    """str -> Triton's string tensor; an empty one is `()`, as the replaced function has it."""
     if array.size == 0:
         return ()
-    items: Iterable[bytes] = array.ravel().tolist()
+    items = list(map(str.encode, array.ravel().tolist()))
     pack = struct.Struct("<I").pack
     return b"".join([part for item in items for part in (pack(len(item)), item)])
 

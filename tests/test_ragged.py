@@ -1,0 +1,85 @@
+"""Ragged rows against lists of lists."""
+
+import numpy as np
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from seqrec_export import layers
+from seqrec_export.ragged import Ragged, compact
+
+few = settings(max_examples=100, derandomize=True, deadline=None, database=None)
+# Item indices: 0 is padding, 1 unknown.
+ROWS = st.lists(st.lists(st.integers(0, 8), max_size=12), min_size=1, max_size=6)
+
+
+def ragged(rows: list[list[int]]) -> Ragged:
+    lengths = [len(row) for row in rows]
+    values = torch.tensor([value for row in rows for value in row], dtype=torch.int64)
+    return Ragged(values, torch.tensor(lengths), torch.arange(max(1, *lengths)))
+
+
+def last_real(row: list[int], width: int) -> list[int]:
+    """Where in a row its last events stand."""
+    return [i for i, item in enumerate(row) if item != 0][-width:]
+
+
+@few
+@given(rows=ROWS, window=st.integers(1, 6), first=st.booleans(), fixed=st.booleans())
+@example(rows=[[]], window=1, first=False, fixed=True)
+@example(rows=[[], [0, 0], [0, 3, 0, 4], []], window=3, first=True, fixed=False)
+def test_compact_keeps_the_last_real_events_in_order(
+    rows: list[list[int]], window: int, first: bool, fixed: bool
+) -> None:
+    (got,) = compact(ragged(rows), window=window, oldest_first_column=first, fixed_width=fixed)
+    width = window if fixed else min(max(1, *map(len, rows)), window)
+    assert got.shape == (len(rows), width)
+    for row, compacted in zip(rows, got.tolist(), strict=True):
+        kept = [row[i] for i in last_real(row, width)]
+        empty = [0] * (width - len(kept))
+        assert compacted == (kept + empty if first else empty + kept)
+
+
+@few
+@given(rows=ROWS, data=st.data(), window=st.integers(1, 6))
+def test_parallel_lists_follow_by_place_and_no_row_reads_its_neighbour(
+    rows: list[list[int]], data: st.DataObject, window: int
+) -> None:
+    lists = st.lists(st.integers(10, 99), max_size=14)
+    beside = data.draw(st.lists(lists, min_size=len(rows), max_size=len(rows)))
+    items, got = compact(ragged(rows), (ragged(beside), -1), window=window)
+    for i, row in enumerate(rows):
+        real = last_real(row, items.shape[1])
+        kept = [beside[i][place] if place < len(beside[i]) else -1 for place in real]
+        assert got[i].tolist() == [-1] * (items.shape[1] - len(kept)) + kept
+
+
+@few
+@given(rows=ROWS)
+@example(rows=[[], [], [5], []])
+def test_rows_and_counts(rows: list[list[int]]) -> None:
+    history = ragged(rows)
+    assert history.rows.tolist() == [i for i, row in enumerate(rows) for _ in row]
+    known = [[sum(item >= 2 for item in row)] for row in rows]
+    assert layers.known_items(history).tolist() == known
+
+
+@few
+@given(rows=ROWS)
+def test_what_a_row_holds_is_masked_in_that_row_only(rows: list[list[int]]) -> None:
+    scores = torch.from_numpy(np.random.default_rng(0).random((len(rows), 9)))
+    masked = layers.mask_seen(scores, ragged(rows))
+    for i, row in enumerate(rows):
+        for item in range(9):
+            assert masked[i, item] == (layers.LOWEST if item in row else scores[i, item])
+
+
+@few
+@given(batch=st.integers(1, 4), length=st.integers(0, 5))
+def test_padded_rows_are_ragged_rows_of_one_length(batch: int, length: int) -> None:
+    padded: Tensor = torch.arange(batch * length).view(batch, length)
+    history = Ragged.of(padded)
+    assert history.values.tolist() == padded.flatten().tolist()
+    assert history.lengths.tolist() == [length] * batch
+    assert len(history.steps) == max(1, length)
