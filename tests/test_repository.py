@@ -19,7 +19,8 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import Exported, export_run
 from seqrec_export.folders import read_json
 from seqrec_export.models import MODELS
-from seqrec_export.repository import describe, models, publish, versions
+from seqrec_export.published import models, versions
+from seqrec_export.repository import describe, publish
 from seqrec_export.run import load
 from seqrec_export.triton_config import parse_config
 from seqrec_export.verification import verify
