@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import ssl
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -48,10 +49,6 @@ class Endpoints:
 
 def with_free_ports(endpoints: Endpoints) -> Endpoints:
     """The same with every port 0 replaced by a free one. Raises SeqrecError where one is taken."""
-    tls = endpoints.tls
-    for file in (tls.cert, tls.key, tls.client_ca) if tls else ():
-        if file and not os.access(file, os.R_OK):
-            raise SeqrecError(f"{file} cannot be read; TLS needs PEM files")
     wanted = {
         "grpc": (endpoints.host, endpoints.grpc_port),
         "metrics": (endpoints.metrics_host, endpoints.metrics_port),
@@ -76,6 +73,7 @@ def listening(endpoints: Endpoints, work: Path) -> tuple[Control, list[str]]:
         f"--metrics-port={endpoints.metrics_port}",
     ]
     if tls := endpoints.tls:
+        _require_usable(tls)
         mutual = "-mutual" if tls.client_ca else ""
         options += [
             f"--grpc-use-ssl{mutual}=true",
@@ -98,6 +96,25 @@ def listening(endpoints: Endpoints, work: Path) -> tuple[Control, list[str]]:
         headers = {"seqrec-owner": secrets.token_hex()}
         options += [f"--http-restricted-api={OWNERS_ONLY}:{k}={v}" for k, v in headers.items()]
     return Control((LOOPBACK, endpoints.http_port), headers), options
+
+
+def _require_usable(tls: ServerTLS) -> None:
+    """Triton would only say that it cannot make a server of them."""
+    for file in (tls.cert, tls.key, tls.client_ca):
+        if file and not os.access(file, os.R_OK):
+            raise SeqrecError(f"{file} cannot be read; TLS needs PEM files")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.cert, tls.key, password="")  # or OpenSSL asks at the terminal
+    except ssl.SSLError as error:
+        raise SeqrecError(
+            f"{tls.cert} and {tls.key} are no PEM certificate and its key, without a password:"
+            f" {error}"
+        ) from error
+    try:
+        context.load_verify_locations(tls.client_ca or tls.cert)
+    except ssl.SSLError as error:
+        raise SeqrecError(f"{tls.client_ca} is no PEM certificate: {error}") from error
 
 
 def free_ports(wanted: Mapping[str, tuple[str, int]]) -> dict[str, int]:
