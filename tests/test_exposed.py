@@ -222,6 +222,9 @@ def test_tls_answers_and_what_is_not_tls_is_refused(
         own = TLS(ca=ca, cert=pem / "client.pem", key=pem / "client.key")
         with Client(url, tls=own) as client:
             assert client.call("echo", [{"text": "é"}]) == [{"same": ["é"]}]
+        options = ["--tls-ca", ca, "--tls-cert", own.cert, "--tls-key", own.key]
+        asked = ["recommend", "-m", "echo", "--url", url, *map(str, options)]
+        assert "echo gives same" in str(CliRunner().invoke(app, asked).exception)
         assert refused(url, None)
         assert refused(url, TLS(ca=pem / "stranger.pem"))  # it is not who it says it is
         assert refused(url, TLS(ca=ca)) == mutual

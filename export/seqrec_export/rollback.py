@@ -17,6 +17,7 @@ from seqrec_export.published import (
     write_manifest,
     writing,
 )
+from seqrec_export.repository import report_served
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ def roll_back(repository: Path, model: str, to: int | None = None) -> RolledBack
     with writing(repository):
         graphs = _graphs(repository, model)
         before = max(versions(repository / name)[-1] for name in graphs)
-        usable = set.intersection(*(_usable(repository, name) for name in graphs))
+        usable_of = {name: _usable(repository, name) for name in graphs}
+        usable = set.intersection(*usable_of.values())
         target = max((v for v in usable if v < before), default=None) if to is None else to
         if target not in usable:
             wanted = f"version {to}" if to else f"version older than {before}"
@@ -50,14 +52,15 @@ def roll_back(repository: Path, model: str, to: int | None = None) -> RolledBack
             if aside.exists():
                 aside.rename(repository / name / str(target))
         # The manifest first: `serve` serves what it lists, so all graphs change at once.
-        stay = {n: {v for v in _usable(repository, n) if v <= target} for n in graphs}
-        write_manifest(repository, stay)
+        listed = {name: {v for v in usable_of[name] if v <= target} for name in graphs}
+        write_manifest(repository, listed)
         for name in graphs:
             aside = rolled_back(repository, name)
             aside.mkdir(parents=True, exist_ok=True)
             for version in versions(repository / name):
                 if version > target:
                     (repository / name / str(version)).rename(aside / str(version))
+        report_served(repository)
     return RolledBack(graphs=graphs, before=before, version=target)
 
 
