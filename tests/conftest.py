@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from served import GRAPHS, TOP_K, Served, small_config
+from test_export import copy
 
 from seqrec_export.exported import Exported, export_run
 from seqrec_export.interactions import Interactions
@@ -67,3 +68,20 @@ def repository(
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="session")
+def trained(
+    exports: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory
+) -> list[Exported]:
+    """Three runs of one model, of other weights each, verified."""
+    folder = tmp_path_factory.mktemp("trained")
+    runs = [exports("caser")]
+    for number in (1, 2):
+
+        def change(weights: dict, number: int = number) -> None:
+            weights["out_bias"] += 0.5 * number
+
+        runs.append(copy(exports("caser"), folder / str(number), change))
+        verify(runs[-1])
+    return runs

@@ -191,7 +191,7 @@ def serving(repository: Path) -> Iterator[str]:
         server.find_triton()
     except SeqrecError as error:
         pytest.skip(str(error))
-    with server.start(repository, grpc_port=0, http_port=0, metrics_port=0) as running:
+    with server.start(repository, grpc_port=0, metrics_port=0) as running:
         yield running.grpc_url
 
 

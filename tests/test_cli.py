@@ -190,6 +190,10 @@ def test_recommend_asks_a_running_server(built: Path, tmp_path: Path) -> None:
         rated = outcome(*asked, "-m", "mlink", "--ratings", "5,1,3", "--candidates", items[0])
         assert [i["item_id"] for i in rated["items"]] == items[:1]
         assert 0 <= rated["items"][0]["score"] <= 5
+        shown = outcome("inspect", *where(built)[2:], "--url", url)
+        assert {entry["model"]: entry["serving"] for entry in shown} == {
+            f"{m}{part}": [1] for m in ("sasrec", "mlink") for part in GRAPH_SUFFIXES
+        }
         cold = outcome("recommend", "--url", url, "-m", "sasrec", "--history", "?")
         assert cold["known_items"] == 0
         result = run(*asked, "-m", "sasrec_encoder")

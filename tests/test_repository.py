@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,29 +18,13 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import Exported, export_run
 from seqrec_export.folders import read_json
 from seqrec_export.models import MODELS
-from seqrec_export.repository import describe, models, publish, versions
+from seqrec_export.published import models, versions
+from seqrec_export.repository import describe, publish
 from seqrec_export.run import load
 from seqrec_export.triton_config import parse_config
 from seqrec_export.verification import verify
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-
-
-@pytest.fixture(scope="module")
-def trained(
-    exports: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory
-) -> list[Exported]:
-    """Three runs of one model, of other weights each, verified."""
-    folder = tmp_path_factory.mktemp("trained")
-    runs = [exports("caser")]
-    for number in (1, 2):
-
-        def change(weights: dict, number: int = number) -> None:
-            weights["out_bias"] += 0.5 * number
-
-        runs.append(copy(exports("caser"), folder / str(number), change))
-        verify(runs[-1])
-    return runs
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -6,10 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ import pytest
 import tritonclient.grpc as grpc
 from google.protobuf import text_format
 from onnx import TensorProto, helper
+from processes import alive, descendants, eventually
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -157,7 +156,7 @@ def add_features(root: Path) -> None:
 
 
 def serve(repository: Path) -> Server:
-    return start(repository, grpc_port=0, http_port=0, metrics_port=0)
+    return start(repository, grpc_port=0, metrics_port=0)
 
 
 @pytest.fixture(scope="session")
@@ -181,31 +180,6 @@ def client(server: Server) -> Iterator[Client]:
 def echo_repository(tmp_path: Path) -> Path:
     add_echo(tmp_path / "repository")
     return tmp_path / "repository"
-
-
-def descendants(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # threads come and go
-            for child in map(int, (task / "children").read_text().split()):
-                found += [child, *descendants(child)]
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def raw_call(server: Server, model: str, name: str, array: np.ndarray, datatype: str) -> object:
@@ -434,7 +408,7 @@ def test_a_dead_backend_is_unhealthy_though_the_server_is_ready(tmp_path: Path) 
 def test_a_killed_parent_leaves_no_server(echo_repository: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from seqrec_export.server import start\n"
-        "s = start(Path(sys.argv[1]), grpc_port=0, http_port=0, metrics_port=0)\n"
+        "s = start(Path(sys.argv[1]), grpc_port=0, metrics_port=0)\n"
         "print(s.pid, s.log.parent, flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", program, str(echo_repository)]
@@ -464,11 +438,9 @@ def test_a_killed_guard_takes_the_server_with_it(echo_repository: Path) -> None:
 
 
 def test_a_new_version_is_served_when_polling(echo_repository: Path) -> None:
-    with start(
-        echo_repository, grpc_port=0, http_port=0, metrics_port=0, poll_seconds=1
-    ) as running:
+    with start(echo_repository, grpc_port=0, metrics_port=0, poll_seconds=1) as running:
         add_echo(echo_repository.parent / "new", "second")
         (echo_repository.parent / "new" / "second").rename(echo_repository / "second")
         with Client(running.grpc_url) as client:
-            assert eventually(lambda: client.models() == {"echo": "", "second": ""})
+            assert eventually(lambda: client.serving() == {"echo": [1], "second": [1]})
             assert client.call("second", [{"text": "é"}]) == [{"same": ["é"]}]

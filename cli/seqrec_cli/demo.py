@@ -40,7 +40,7 @@ def demo(
     dataset = prepare(interactions, "leave_one_out")
     note("starting Triton")
     with (
-        server.start(plan.repository, grpc_port=grpc_port, http_port=0, metrics_port=0) as running,
+        server.start(plan.repository, grpc_port=grpc_port, metrics_port=0) as running,
         Client(running.grpc_url) as client,
     ):
         for name in plan.models:

@@ -7,16 +7,24 @@ from typing import Annotated, Any
 import typer
 
 from seqrec_cli import options
-from seqrec_cli.console import figures, print_json, print_table
+from seqrec_cli.console import figures, note, print_json, print_table
 from seqrec_export.errors import SeqrecError
 
 
 def inspect(
     model: Annotated[str | None, typer.Argument(help="Model whose contract to show.")] = None,
     repository: options.Repository = None,
+    url: Annotated[
+        str | None, typer.Option(help="gRPC address of a server, to show what it serves.")
+    ] = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
     json: options.Json = False,
 ) -> None:
-    """Show what a repository holds: versions, metrics, parity; the contract of one model.
+    """Show what a repository holds: versions, damage, metrics, parity; the contract of one model.
+
+    Every file is compared with the sha256 that it was published with.
 
     Example: `seqrec-export inspect sasrec`
     """
@@ -28,38 +36,68 @@ def inspect(
         described = [entry for entry in described if entry["model"] == model]
         if not described:
             raise SeqrecError(f"{folder} holds no model called {model!r}; see `inspect` for all")
+    if url is not None:
+        from seqrec_export.client import Client
+
+        with Client(url, tls=options.client_tls(tls_ca, tls_cert, tls_key)) as client:
+            serving = client.serving()
+        for entry in described:
+            entry["serving"] = serving.get(entry["model"], [])
     if json:
         print_json(described)
-    elif model is None:
-        print_table(
-            str(folder),
-            ("model", "versions", "size", "held-out test", "|ONNX - PyTorch|", "data"),
-            [_row(entry) for entry in described],
-        )
-    else:
-        contract = described[0]["contract"]
-        typer.echo(
-            f"{model}: {contract['meaning']}; up to {contract['max_batch_size']} rows a call"
-        )
-        for kind in ("inputs", "outputs"):
-            print_table(
-                kind,
-                ("tensor", "type", "shape", "unknown", "meaning"),
-                [
-                    (t["name"], t["datatype"], t["shape"], repr(t.get("unknown", "")), t["meaning"])
-                    for t in contract[kind]
-                ],
-            )
+        return
+    if model is None:
+        columns = ("model", "versions", "size", "held-out test", "|ONNX - PyTorch|", "data")
+        shown = (*columns[:2], "serving", *columns[2:]) if url else columns
+        print_table(str(folder), shown, [_row(entry) for entry in described])
+    elif "contract" in described[0]:
+        _print_contract(described[0]["contract"])
+    for entry in described:
+        for text in _warnings(entry):
+            note(f"{entry['model']}: {text}")
 
 
 def _row(entry: dict[str, Any]) -> tuple[Any, ...]:
-    test = entry["metrics"]["test"]
-    shown = [name for name in ("hr@10", "ndcg@10", "rmse", "recall@12", "map@12") if name in test]
-    return (
-        entry["model"],
-        ", ".join(map(str, entry["versions"])),
-        f"{entry['bytes'] / 1e6:.2f} MB",
-        figures(test, shown[:2]),
-        f"{entry['parity']['max_abs_diff']:.1e}",
-        entry["metrics"]["data"]["source"],
+    row: list[Any] = [entry["model"], ", ".join(map(str, entry["versions"]))]
+    if "serving" in entry:
+        row.append(", ".join(map(str, entry["serving"])) or "nothing")
+    if "metrics" in entry:
+        test = entry["metrics"]["test"]
+        names = ("hr@10", "ndcg@10", "rmse", "recall@12", "map@12")
+        row += [
+            f"{entry['bytes'] / 1e6:.2f} MB",
+            figures(test, [name for name in names if name in test][:2]),
+            f"{entry['parity']['max_abs_diff']:.1e}",
+            entry["metrics"]["data"]["source"],
+        ]
+    return tuple(row)
+
+
+def _warnings(entry: dict[str, Any]) -> list[str]:
+    """What is wrong, and what is not as the folder has it."""
+    said = [f"version {version}: {problem}" for version, problem in entry["problems"].items()]
+    if entry["rolled_back"]:
+        said.append(f"rolled back: {', '.join(map(str, entry['rolled_back']))}")
+    newest = entry.get("version")
+    if newest is None:
+        said.append("no version is as it was published; build it again")
+    elif entry.get("serving", [newest]) != [newest]:
+        served = ", ".join(map(str, entry["serving"])) or "no version"
+        said.append(f"the server serves {served}, the newest sound version is {newest}")
+    return said
+
+
+def _print_contract(contract: dict[str, Any]) -> None:
+    typer.echo(
+        f"{contract['model']}: {contract['meaning']};"
+        f" up to {contract['max_batch_size']} rows a call"
     )
+    for kind in ("inputs", "outputs"):
+        print_table(
+            kind,
+            ("tensor", "type", "shape", "unknown", "meaning"),
+            [
+                (t["name"], t["datatype"], t["shape"], repr(t.get("unknown", "")), t["meaning"])
+                for t in contract[kind]
+            ],
+        )

@@ -17,6 +17,7 @@ from seqrec_cli.export import export
 from seqrec_cli.inspect import inspect
 from seqrec_cli.models import models
 from seqrec_cli.recommend import recommend
+from seqrec_cli.rollback import rollback
 from seqrec_cli.serve import serve
 from seqrec_cli.train import train
 from seqrec_cli.verify import verify
@@ -34,6 +35,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     (SERVING, serve),
     (SERVING, recommend),
     (SERVING, inspect),
+    (SERVING, rollback),
     (SERVING, doctor),
     (SERVING, demo),
 )

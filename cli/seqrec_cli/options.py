@@ -26,6 +26,7 @@ import typer
 from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
+    from seqrec_export.client import TLS
     from seqrec_export.interactions import Interactions
 
 DEFAULT_RUNS = Path("runs")
@@ -71,11 +72,25 @@ Retrain = Annotated[
     bool, typer.Option("--retrain", help="Train even if this very run is there already.")
 ]
 Url = Annotated[str, typer.Option(help="gRPC address of the server.")]
+TlsCa = Annotated[
+    Path | None, typer.Option(help="PEM certificate that vouches for the server: TLS.")
+]
+TlsCert = Annotated[
+    Path | None, typer.Option(help="PEM certificate to show a server that asks: mutual TLS.")
+]
+TlsKey = Annotated[Path | None, typer.Option(help="PEM key of --tls-cert.")]
 Users = Annotated[int | None, typer.Option(help="Users of the synthetic shop.")]
 Items = Annotated[int | None, typer.Option(help="Items of the synthetic shop.")]
 Events = Annotated[int | None, typer.Option(help="Events of the synthetic shop.")]
 
 _FILE_KEYS = ("data", "models", "seed", "runs", "repository", "top_k", "columns", "settings")
+
+
+def client_tls(ca: Path | None, cert: Path | None, key: Path | None) -> TLS | None:
+    """What --tls-ca, --tls-cert and --tls-key say; None where none of them is given."""
+    from seqrec_export.client import TLS
+
+    return TLS(ca=ca, cert=cert, key=key) if ca or cert or key else None
 
 
 @dataclass(frozen=True, kw_only=True)

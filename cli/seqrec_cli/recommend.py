@@ -37,6 +37,9 @@ def recommend(
         Path | None, typer.Option(help="movies.dat, u.item, movies.csv or articles, for titles.")
     ] = None,
     url: options.Url = options.DEFAULT_URL,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
     json: options.Json = False,
 ) -> None:
     """Ask a running server for recommendations, over gRPC, with raw ids.
@@ -56,7 +59,7 @@ def recommend(
         "candidate_ids": _ids(candidates),
     }
     request = {name: value for name, value in row.items() if value is not None}
-    with Client(url) as client:
+    with Client(url, tls=options.client_tls(tls_ca, tls_cert, tls_key)) as client:
         (result,) = client.call(model, [request])
     ids: Any = result.get("item_ids", request.get("candidate_ids"))
     if ids is None:

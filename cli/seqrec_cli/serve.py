@@ -15,42 +15,71 @@ from seqrec_export.errors import SeqrecError
 
 def serve(
     repository: options.Repository = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address that gRPC listens on.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8001,
-    http_port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8000,
-    metrics_port: Annotated[int, typer.Option(help="Metrics port; 0 takes a free one.")] = 8002,
-    poll: Annotated[
-        int | None, typer.Option(help="Look for new versions every so many seconds.")
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM certificate of the server: gRPC speaks TLS only.")
     ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM certificate whose clients are let in: mutual TLS.")
+    ] = None,
+    http_port: Annotated[
+        int | None, typer.Option(help="HTTP port on loopback; 0 takes a free one. Default: none.")
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address that metrics listen on.")
+    ] = "127.0.0.1",
+    metrics_port: Annotated[int, typer.Option(help="Metrics port; 0 takes a free one.")] = 8002,
+    model_control: Annotated[
+        bool, typer.Option("--model-control", help="Let every caller load models, that is code.")
+    ] = False,
+    poll: Annotated[
+        float, typer.Option(min=0.05, help="Seconds between looks at processes and versions.")
+    ] = 1.0,
     log: Annotated[Path | None, typer.Option(help="File for the server's log.")] = None,
 ) -> None:
-    """Serve a repository with the embedded Triton until Ctrl-C.
+    """Serve a repository with the embedded Triton until Ctrl-C, whatever dies.
 
-    Example: `seqrec-export serve --repository model_repository --poll 2`
+    What is published is served as soon as it is seen, and what a rollback takes away is not. A
+    version that is damaged or does not load is passed over. A model or a server that dies is
+    started again. Each of these is a line on stderr.
+
+    Example: `seqrec-export serve --repository model_repository`
     """
-    from seqrec_export import server
-    from seqrec_export.repository import models
+    from seqrec_export.endpoints import LOOPBACK, Endpoints, ServerTLS
+    from seqrec_export.supervision import Supervisor
 
     # What stops a service, and Ctrl-C also where a shell started this in the background.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.default_int_handler)
-    folder = repository or options.DEFAULT_REPOSITORY
-    names = models(folder)
-    note(f"starting Triton with {len(names)} models of {folder}")
-    with server.start(
-        folder,
+    if (tls_cert is None) != (tls_key is None) or (tls_client_ca and not tls_cert):
+        raise SeqrecError("TLS needs --tls-cert and --tls-key; --tls-client-ca comes on top")
+    tls = (
+        ServerTLS(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
+        if tls_cert and tls_key
+        else None
+    )
+    endpoints = Endpoints(
         host=host,
         grpc_port=grpc_port,
+        tls=tls,
         http_port=http_port,
+        metrics_host=metrics_host,
         metrics_port=metrics_port,
-        poll_seconds=poll,
-        log=log,
-    ) as running:
-        typer.echo(f"gRPC {running.grpc_url}  HTTP {running.http_url}  {running.metrics_url}")
-        typer.echo(f"ready: {', '.join(names)}; Ctrl-C stops it")
-        try:
-            status = running.wait()
-        except KeyboardInterrupt:
-            note("stopping")
-            return
-    raise SeqrecError(f"Triton ended by itself with status {status}; its log is {running.log}")
+        model_control=model_control,
+    )
+    folder = repository or options.DEFAULT_REPOSITORY
+    if host != LOOPBACK and not tls:
+        note(f"without --tls-cert, whoever reaches {host} can ask and listen; see docs/security.md")
+    note(f"starting Triton on {folder}")
+    try:
+        with Supervisor(folder, endpoints, say=note, look_seconds=poll, log=log) as supervisor:
+            server = supervisor.server
+            urls = [f"gRPC {server.grpc_url}", server.http_url, server.metrics_url]
+            typer.echo("  ".join(filter(None, urls)))
+            served = [f"{name} {version}" for name, version in supervisor.serving().items()]
+            typer.echo(f"ready: {', '.join(served)}; Ctrl-C stops it")
+            supervisor.run()
+    except KeyboardInterrupt:
+        note("stopped")

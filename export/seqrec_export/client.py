@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numbers
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -50,6 +52,19 @@ class Signature:
     instances: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class TLS:
+    """PEM files of an encrypted connection.
+
+    `ca` is who vouches for the server (None: whom gRPC trusts), `cert` and `key` are what this side
+    shows a server that asks for it.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
 class Client:
     """A connection to a Triton server; may be shared by threads.
 
@@ -57,14 +72,23 @@ class Client:
     not answer in `timeout_seconds`.
     """
 
-    def __init__(self, url: str = "127.0.0.1:8001", *, timeout_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        *,
+        timeout_seconds: float = 10.0,
+        tls: TLS | None = None,
+    ) -> None:
         self.url = url
         self.timeout_seconds = timeout_seconds
         # gRPC would send even a call to this machine through the proxy of the environment.
         local = url.startswith(("127.", "localhost:", "[::1]"))
         options = [("grpc.enable_http_proxy", 0)] if local else []
         unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
-        self._connection = grpc.InferenceServerClient(url, channel_args=options + unlimited)
+        files = _readable(tls) if tls else {}
+        self._connection = grpc.InferenceServerClient(
+            url, ssl=tls is not None, channel_args=options + unlimited, **files
+        )
         self._signatures: dict[tuple[str, str], Signature] = {}
 
     def __enter__(self) -> Self:
@@ -150,7 +174,8 @@ class Client:
     def models(self) -> dict[str, str]:
         """Each model that the server has tried to load, and why it is not ready, or "" where it is.
 
-        A model with one version ready is ready, and one that was unloaded is left out.
+        A model with one version ready is ready, and one that was unloaded is left out. `serve`
+        answers this to nobody: it is part of loading and unloading; see `serving`.
         """
         with self._errors("the repository"):
             index = self._connection.get_model_repository_index(
@@ -164,11 +189,14 @@ class Client:
                 found[entry.name] = entry.reason.partition("\n\nAt:")[0] or entry.state
         return found
 
-    def server_id(self) -> str:
-        """The name that the server was started under."""
+    def serving(self) -> dict[str, list[int]]:
+        """Each model that is ready, and which versions of it are."""
         with self._errors("the server"):
-            metadata = self._connection.get_server_metadata(client_timeout=self.timeout_seconds)
-        return str(metadata.name)
+            found = self._connection.get_inference_statistics(client_timeout=self.timeout_seconds)
+        versions: dict[str, list[int]] = {}
+        for entry in found.model_stats:
+            versions.setdefault(entry.name, []).append(int(entry.version))
+        return versions
 
     def probe(self, model: str) -> None:
         """Make one real inference on each instance of a model, of one unknown value an input.
@@ -232,9 +260,20 @@ class Client:
             elif "UNAVAILABLE" in status and "connect" in message:
                 message = (
                     "no server answers there; start one with `seqrec-export serve`"
-                    f" or name its gRPC address ({message})"
+                    f" or name its gRPC address, with TLS where it has that ({message})"
                 )
             raise SeqrecError(f"{model} at {self.url}: {message}") from error
+
+
+def _readable(tls: TLS) -> dict[str, str | None]:
+    """What tritonclient calls the files. Raises SeqrecError for one that cannot be read."""
+    if (tls.cert is None) != (tls.key is None):
+        raise SeqrecError("a TLS certificate and its key belong together; give both or neither")
+    for file in (tls.ca, tls.cert, tls.key):
+        if file and not os.access(file, os.R_OK):
+            raise SeqrecError(f"{file} cannot be read; TLS needs PEM files")
+    files = {"root_certificates": tls.ca, "certificate_chain": tls.cert, "private_key": tls.key}
+    return {name: str(file) if file else None for name, file in files.items()}
 
 
 def _decoded(array: NDArray[Any]) -> NDArray[Any]:

@@ -38,7 +38,9 @@ from seqrec_export.triton_config import (
 
 DEFAULT_TOP_K = 100
 PARITY_FILE = "parity.json"
-VERIFIED_FILES = (MODEL_FILE, CONFIG_FILE, CONTRACT_FILE)  # nothing else of an export is served
+DATA_FILE = f"{MODEL_FILE}.data"  # the weights of a large model
+# Nothing else of an export is served.
+VERIFIED_FILES = (MODEL_FILE, DATA_FILE, CONFIG_FILE, CONTRACT_FILE)
 _SOURCES = (
     "layers.py",
     "ragged.py",

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from seqrec_export.errors import SeqrecError
+
 
 def write_json(path: Path, content: Any) -> None:
     """Write beside `path`, then rename."""
@@ -55,6 +57,16 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def inside(root: Path, *names: str) -> Path:
+    """`root/name/name`. Raises SeqrecError for names that lead out: "..", absolute, or a link."""
+    path = root.joinpath(*names)
+    plain = all(name not in ("", ".", "..") and not set("/\0") & set(name) for name in names)
+    if not plain or not path.resolve().is_relative_to(root.resolve()):
+        shown = "/".join(names)
+        raise SeqrecError(f"{shown!r} leads out of {root}; give plain names of what lies in it")
+    return path
 
 
 def sha256_file(path: Path) -> str:

@@ -1,31 +1,35 @@
-"""The model repository: what Triton loads, published a version at a time.
+"""Publishing into a model repository, a version at a time, and describing what lies there.
 
-A version is written beside the repository and renamed in, its files before the config; a crash
+Every file is staged beside the repository, compared there with what was verified, and renamed in:
+the versions of all graphs of a model in a row, then their configs, the manifest last. A crash
 leaves the old version serving, and never a file that Triton might take for a model.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import PARITY_FILE, Exported, file_hashes
-from seqrec_export.folders import (
-    read_json,
-    remove,
-    sha256_file,
-    write_json,
-    write_text,
-)
+from seqrec_export.folders import read_json, remove, write_json, write_text
 from seqrec_export.models import MODELS
-from seqrec_export.onnx_export import MODEL_FILE
+from seqrec_export.published import (
+    VERSION_FILES,
+    difference,
+    models,
+    problems,
+    published_versions,
+    read_manifest,
+    rolled_back,
+    versions,
+    write_manifest,
+    writing,
+)
 from seqrec_export.report import REPORT_FILE, ModelReport, write_report
 from seqrec_export.triton_config import (
     CONFIG_FILE,
@@ -35,7 +39,7 @@ from seqrec_export.triton_config import (
     parse_config,
 )
 
-MANIFEST_FILE = "manifest.json"
+METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,63 +54,56 @@ class Published:
 def publish(exported: Exported, repository: Path, *, keep: int = 3) -> list[Published]:
     """Publish every graph of a verified export as the next version; older ones stay for rollback.
 
-    `keep` is how many versions stay, the new one counted. Raises SeqrecError, before anything is
-    written, where the graphs were not verified or a contract would change under its callers.
+    All graphs get the same number. `keep` is how many versions stay, the new one counted. Raises
+    SeqrecError, before anything is written, where the graphs were not verified, are no longer what
+    was verified, or would change a contract under its callers.
     """
     if keep < 1:
         raise SeqrecError(f"--keep is {keep}; the new version itself counts, so give at least 1")
-    for name in exported.graphs:
-        _require_verified(exported, name)
+    verified = {name: _require_verified(exported, name) for name in exported.graphs}
     repository.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(repository):
-        for name in exported.graphs:
+    with writing(repository):
+        for name in verified:
             _require_same_contract(exported, name, repository)
         repository.mkdir(exist_ok=True)
-        published = [_publish_one(exported, name, repository) for name in exported.graphs]
-        for model in published:
-            for old in versions(repository / model.name)[:-keep]:
-                remove(repository / model.name / str(old))
-        _write_manifest(repository)
-        _write_report(repository)
-    return published
+        version = max((v for n in verified for v in _all_versions(repository, n)), default=0)
+        new = not _lies_there(verified, repository, version)
+        with _staging(repository) as staging:
+            if new:
+                version += 1
+                for name, files in verified.items():
+                    _stage(exported, name, staging / name, files)
+                for name in verified:
+                    _move_in(staging / name, repository / name, version)
+            for name in verified:
+                # The config comes last: without it Triton does not take the folder for a model.
+                if new or not (repository / name / CONFIG_FILE).exists():
+                    text = (exported.folder / name / CONFIG_FILE).read_text("utf-8")
+                    write_text(repository / name / CONFIG_FILE, text)
+            old = {name: _all_versions(repository, name)[:-keep] for name in verified}
+            before = published_versions(repository)
+            write_manifest(
+                repository, {n: {*before.get(n, ()), version}.difference(old[n]) for n in verified}
+            )
+            for name in verified:
+                _drop(repository, name, old[name], staging)
+            report_served(repository)
+    return [Published(name=name, version=version, new=new) for name in verified]
 
 
-def versions(model_folder: Path) -> list[int]:
-    """The published versions of a model, ascending."""
-    if not model_folder.is_dir():
-        return []
-    return sorted(int(f.name) for f in model_folder.iterdir() if f.is_dir() and f.name.isdigit())
-
-
-def models(repository: Path) -> list[str]:
-    """The names of the models in a repository. Raises SeqrecError where it is none."""
-    if not repository.is_dir():
-        raise SeqrecError(f"{repository} is not a folder; run `seqrec-export build` first")
-    names = sorted(
-        f.name for f in repository.iterdir() if (f / CONFIG_FILE).exists() and versions(f)
-    )
-    if not names:
-        raise SeqrecError(f"{repository} holds no model; run `seqrec-export build` first")
-    return names
-
-
-@contextlib.contextmanager
-def _locked(repository: Path) -> Iterator[None]:
-    """One publisher at a time; a second one waits."""
-    lock = repository.with_name(f".{repository.name}.lock")
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _require_verified(exported: Exported, name: str) -> None:
+def _require_verified(exported: Exported, name: str) -> dict[str, str]:
+    """sha256 of the files that the graph's verdict was spoken on, which are the files there."""
     file = exported.folder / name / PARITY_FILE
-    model = exported.model_file(name)
     verdict = read_json(file) if file.exists() else {}
-    if verdict.get("files") != file_hashes(model.parent):
-        raise SeqrecError(f"{model} was not verified; run `seqrec-export verify` first")
+    verified, found = verdict.get("files", {}), file_hashes(file.parent)
+    if wrong := {n for n in verified | found if verified.get(n) != found.get(n)}:
+        raise SeqrecError(
+            f"{file.parent} was not verified as it lies there ({', '.join(sorted(wrong))});"
+            " run `seqrec-export export`, which verifies it"
+        )
     if not verdict["ok"]:
         raise SeqrecError(f"{name} differs from PyTorch, see {file}; it is not published")
+    return dict(verified)
 
 
 def _require_same_contract(exported: Exported, name: str, repository: Path) -> None:
@@ -124,52 +121,68 @@ def _require_same_contract(exported: Exported, name: str, repository: Path) -> N
             )
 
 
-def _publish_one(exported: Exported, name: str, repository: Path) -> Published:
-    folder = repository / name
-    source = exported.folder / name
-    existing = versions(folder)
-    if existing:
-        latest = folder / str(existing[-1]) / MODEL_FILE
-        if latest.exists() and sha256_file(latest) == sha256_file(source / MODEL_FILE):
-            if not (folder / CONFIG_FILE).exists():  # a publisher was killed just before it
-                write_text(folder / CONFIG_FILE, (source / CONFIG_FILE).read_text("utf-8"))
-            return Published(name=name, version=existing[-1], new=False)
-    version = existing[-1] + 1 if existing else 1
-    staging = repository.with_name(f".{repository.name}.staging")
-    remove(staging)
+def _all_versions(repository: Path, name: str) -> list[int]:
+    """Ascending, with those that a rollback took away: their numbers are not given again."""
+    return sorted({*versions(repository / name), *versions(rolled_back(repository, name))})
+
+
+def _lies_there(verified: Mapping[str, Mapping[str, str]], repository: Path, version: int) -> bool:
+    """Whether every graph has this version already, made of the same files, and undamaged."""
+    manifest = read_manifest(repository) or {}
+    for name, files in verified.items():
+        folder = repository / name / str(version)
+        expected = {n: sha256 for n, sha256 in files.items() if n in VERSION_FILES}
+        listed = manifest.get(name, {}).get(version, {}).get("files", {})
+        if not folder.is_dir() or difference(folder, expected) or difference(folder, listed):
+            return False
+    return True
+
+
+@contextmanager
+def _staging(repository: Path) -> Iterator[Path]:
+    """A folder beside the repository; what a publisher that was killed left is cleared away."""
+    folder = repository.with_name(f".{repository.name}.staging")
+    remove(folder)
+    for half in (*repository.glob(".*.part"), *repository.glob("*/.*.part")):
+        remove(half)
+    folder.mkdir()
     try:
-        not_of_a_version = shutil.ignore_patterns(CONFIG_FILE, CONTRACT_FILE)
-        shutil.copytree(source, staging / str(version), ignore=not_of_a_version)
-        write_json(staging / str(version) / "metrics.json", dict(exported.run.metrics))
-        folder.mkdir(exist_ok=True)
-        write_text(folder / CONTRACT_FILE, (source / CONTRACT_FILE).read_text("utf-8"))
-        (staging / str(version)).rename(folder / str(version))
+        yield folder
     finally:
-        remove(staging)
-    # The config comes last: without it Triton does not take the folder for a model.
-    write_text(folder / CONFIG_FILE, (source / CONFIG_FILE).read_text("utf-8"))
-    return Published(name=name, version=version, new=True)
+        remove(folder)
 
 
-def _write_manifest(repository: Path) -> None:
-    file = repository / MANIFEST_FILE
-    before = read_json(file)["models"] if file.exists() else {}
-    entries: dict[str, Any] = {}
-    for name in models(repository):
-        known = before.get(name, {})  # a version never changes: it is hashed once
-        entries[name] = {
-            str(version): known.get(str(version))
-            or _version_entry(repository / name / str(version))
-            for version in versions(repository / name)
-        }
-    manifest = {"written": datetime.now(UTC).isoformat(timespec="seconds"), "models": entries}
-    write_json(file, manifest)
+def _stage(exported: Exported, name: str, folder: Path, verified: Mapping[str, str]) -> None:
+    """Copy a graph's files; raise SeqrecError where the copy is not what was verified."""
+    shutil.copytree(exported.folder / name, folder)
+    if wrong := difference(folder, verified):
+        raise SeqrecError(f"{exported.folder / name} was not copied well: {wrong}; publish again")
+    write_json(folder / METRICS_FILE, dict(exported.run.metrics))
 
 
-def _write_report(repository: Path) -> None:
-    """report.html over the newest version of every model that this version knows."""
+def _move_in(staged: Path, folder: Path, version: int) -> None:
+    (staged / CONFIG_FILE).unlink()
+    folder.mkdir(exist_ok=True)
+    (staged / CONTRACT_FILE).replace(folder / CONTRACT_FILE)
+    staged.rename(folder / str(version))
+
+
+def _drop(repository: Path, name: str, old: list[int], trash: Path) -> None:
+    """Move versions to where they are deleted: half a version must not stand there as one."""
+    for version in old:
+        for folder in (repository / name, rolled_back(repository, name)):
+            if (folder / str(version)).exists():
+                (folder / str(version)).rename(trash / f"{name}.{version}")
+
+
+def report_served(repository: Path) -> None:
+    """report.html over the newest listed version of every model that this version knows."""
+    manifest = read_manifest(repository) or {}
     entries: dict[str, list[dict[str, Any]]] = {}
-    for described in describe(repository):
+    for name, listed in manifest.items():
+        if not listed:
+            continue
+        described = describe_version(repository, name, max(listed))
         entries.setdefault(described["parity"].get("model", ""), []).append(described)
     reports = [
         ModelReport.of(MODELS[name], parts[0]["metrics"], [part["parity"] for part in parts])
@@ -179,30 +192,35 @@ def _write_report(repository: Path) -> None:
     write_report(repository / REPORT_FILE, f"{repository.name}: what is served", reports)
 
 
-def _version_entry(folder: Path) -> dict[str, Any]:
-    metrics = read_json(folder / "metrics.json")
-    return {
-        "files": {file.name: sha256_file(file) for file in sorted(folder.iterdir())},
-        "data": metrics.get("data"),
-        "versions": metrics.get("versions"),
-        "test": metrics["test"],
-    }
-
-
 def describe(repository: Path) -> list[dict[str, Any]]:
-    """What `seqrec-export inspect` shows: contract, versions, metrics and parity of each model."""
+    """What `seqrec-export inspect` shows: contract, versions, metrics and parity of each model.
+
+    `problems` holds what is wrong with which version; the rest is of the newest sound one, and is
+    left out where there is none.
+    """
     described = []
     for name in models(repository):
-        folder = repository / name
-        latest = folder / str(versions(folder)[-1])
+        found = problems(repository, name)
+        sound = [version for version, problem in found.items() if not problem]
         described.append(
             {
                 "model": name,
-                "versions": versions(folder),
-                "contract": read_json(folder / CONTRACT_FILE),
-                "bytes": sum(f.stat().st_size for f in latest.iterdir()),
-                "parity": read_json(latest / "parity.json"),
-                "metrics": read_json(latest / "metrics.json"),
+                "versions": list(found),
+                "problems": {version: problem for version, problem in found.items() if problem},
+                "rolled_back": versions(rolled_back(repository, name)),
+                **(describe_version(repository, name, sound[-1]) if sound else {}),
             }
         )
     return described
+
+
+def describe_version(repository: Path, name: str, version: int) -> dict[str, Any]:
+    """One published version of a model."""
+    folder = repository / name / str(version)
+    return {
+        "version": version,
+        "contract": read_json(folder.parent / CONTRACT_FILE),
+        "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+        "parity": read_json(folder / PARITY_FILE),
+        "metrics": read_json(folder / METRICS_FILE),
+    }

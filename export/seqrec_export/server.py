@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import inspect
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 import uuid
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from seqrec_export import guard
 from seqrec_export.client import Client
+from seqrec_export.control import Control
+from seqrec_export.endpoints import Endpoints, listening, with_free_ports
 from seqrec_export.errors import SeqrecError
+from seqrec_export.published import models
 
 BACKEND = Path(__file__).parent / "backend" / "onnxruntime" / "model.py"
 STOP_SECONDS = 10
@@ -32,10 +35,9 @@ class Server:
     """A running Triton. Stops at the end of a `with` block, and when this process dies."""
 
     pid: int
-    grpc_url: str
-    http_url: str
-    metrics_url: str
+    endpoints: Endpoints  # with the ports that were found
     log: Path  # removed by `stop`, unless the caller of `start` named it
+    control: Control
     _guard: subprocess.Popen[str] = field(repr=False)
     _name: str = field(repr=False)
     _work: Path = field(repr=False)
@@ -46,9 +48,37 @@ class Server:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
+    @property
+    def grpc_url(self) -> str:
+        """Where a caller on this machine finds it."""
+        return f"{_reach(self.endpoints.host)}:{self.endpoints.grpc_port}"
+
+    @property
+    def http_url(self) -> str | None:
+        """Where a caller on this machine finds its HTTP, if it has any for callers."""
+        port = self.endpoints.http_port
+        return None if port is None else f"http://127.0.0.1:{port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus finds its metrics."""
+        return f"http://{_reach(self.endpoints.metrics_host)}:{self.endpoints.metrics_port}/metrics"
+
     def running(self) -> bool:
         """Whether the server's process lives; `healthy` says whether its models answer."""
         return self._guard.poll() is None
+
+    def processes(self, model: str, version: int) -> set[int]:
+        """The backend's processes for one version of a model, one an instance."""
+        found = set()
+        for task in Path(f"/proc/{self.pid}/task").glob("*"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # threads come and go
+                for child in (task / "children").read_text().split():
+                    _, _, arguments = Path(f"/proc/{child}/cmdline").read_bytes().partition(b"\0")
+                    file = Path(os.fsdecode(arguments.partition(b"\0")[0]))
+                    if file.parts[-3:-1] == (model, str(version)):
+                        found.add(int(child))
+        return found
 
     def stop(self) -> None:
         """End the server and all that it left: processes, shared memory, temporary files."""
@@ -57,121 +87,166 @@ class Server:
         if self._guard.returncode < 0:  # it was killed, and could not do its part
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-            clear(self._name, self._work)
+        guard.clear(self._name, self._work)
 
-    def wait(self) -> int:
-        """Block until the server ends; its exit status."""
-        return self._guard.wait()
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """Block until the server ends; its exit status, None where it still runs by then."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._guard.wait(timeout_seconds)
+        return None
 
 
 def start(
     repository: Path,
     *,
-    host: str = "127.0.0.1",
     grpc_port: int = 8001,
-    http_port: int = 8000,
+    http_port: int | None = None,
     metrics_port: int = 8002,
     poll_seconds: int | None = None,
     log: Path | None = None,
     timeout_seconds: float = 120,
 ) -> Server:
-    """Serve `repository` and return once every model is ready. Port 0 is any free port.
+    """Serve `repository` on loopback and return once every model is ready.
 
-    With `poll_seconds`, new versions are loaded as they are published. Raises SeqrecError if Triton
-    is not installed, a port is taken, or a model does not load, with the reason.
+    With `poll_seconds`, Triton itself loads new versions as they are published, and models cannot
+    be loaded through `control`. Raises SeqrecError if Triton is not installed, a port is taken, or
+    a model does not load, with the reason.
     """
-    repository = repository.resolve()
-    # A config without a version is a model that was never built here: not to be served, no fault.
-    expected = sorted(
-        path.parent.name
-        for path in repository.glob("*/config.pbtxt")
-        if any(version.name.isdigit() for version in path.parent.iterdir())
+    names = models(repository)
+    running = launch(
+        repository,
+        names,
+        Endpoints(grpc_port=grpc_port, http_port=http_port, metrics_port=metrics_port),
+        poll_seconds=poll_seconds,
+        log=log,
+        timeout_seconds=timeout_seconds,
     )
-    if not expected:
-        raise SeqrecError(f"{repository} holds no model; run `seqrec-export build` first")
-    wheel = find_triton()
-    ports = free_ports(host, grpc=grpc_port, http=http_port, metrics=metrics_port)
-    name = f"seqrec-{uuid.uuid4().hex[:12]}"
-    work = Path(tempfile.mkdtemp(prefix=f"{name}-"))
-    log_path = log or work / "triton.log"
-    guard = None
     try:
+        if reasons := why_not_ready(running, names):
+            said = [f"{model}: {reason}" for model, reason in reasons.items()]
+            raise SeqrecError("\n".join([f"Triton could not load from {repository}:", *said]))
+    except BaseException:
+        running.stop()
+        raise
+    return running
+
+
+def launch(
+    repository: Path,
+    names: Sequence[str],
+    endpoints: Endpoints,
+    *,
+    poll_seconds: int | None = None,
+    log: Path | None = None,
+    timeout_seconds: float = 120,
+) -> Server:
+    """Start Triton with these models and return once it answers, whether or not they load."""
+    wheel = find_triton()
+    endpoints = with_free_ports(endpoints)
+    server_id = f"seqrec-{uuid.uuid4().hex[:12]}"
+    work = Path(tempfile.mkdtemp(prefix=f"{server_id}-"))  # open to nobody else
+    log_path = log or work / "triton.log"
+    process = None
+    try:
+        control, options = listening(endpoints, work)
         command = [
             str(wheel / "bin" / "tritonserver"),
-            f"--id={name}",
-            f"--model-repository={repository}",
+            f"--id={server_id}",
+            f"--model-repository={repository.resolve()}",
             f"--backend-directory={assemble_backends(wheel, work)}",
             # This one holds for every Python-based backend, whatever its own name.
-            f"--backend-config=python,shm-region-prefix-name={name}-",
+            f"--backend-config=python,shm-region-prefix-name={server_id}-",
             "--disable-auto-complete-config",
             "--exit-on-error=false",  # one bad model must not take the others down
+            "--strict-readiness=false",  # nor a bad version make the server unready
             f"--exit-timeout-secs={STOP_SECONDS}",
-            *(f"--{kind}-address={host}" for kind in ports),
-            *(f"--{kind}-port={port}" for kind, port in ports.items()),
+            *options,
             *(
                 ("--model-control-mode=poll", f"--repository-poll-secs={poll_seconds}")
                 if poll_seconds
-                else ("--model-control-mode=explicit", *(f"--load-model={m}" for m in expected))
+                else ("--model-control-mode=explicit", *(f"--load-model={name}" for name in names))
             ),
         ]
-        guard = spawn_guard(name, work, log_path, command, environment(wheel))
-        assert guard.stdout
-        with guard.stdout as pipe:
+        process = guard.spawn(
+            command, environment(wheel), log_path, name=server_id, work=work, patience=STOP_SECONDS
+        )
+        assert process.stdout
+        with process.stdout as pipe:
             line = pipe.readline()
         if not line:
             raise SeqrecError(f"Triton could not be run:\n{tail(log_path)}")
-        pid = int(line)
-        reach = "127.0.0.1" if host == "0.0.0.0" else host
-        url = f"{reach}:{ports['grpc']}"
         deadline = time.monotonic() + timeout_seconds
-        while not answers(url, name):
-            if guard.poll() is not None:
-                raise SeqrecError(f"Triton ended with status {guard.returncode}:\n{tail(log_path)}")
+        while not _answers(control, server_id):
+            if process.poll() is not None:
+                raise SeqrecError(
+                    f"Triton ended with status {process.returncode}:\n{tail(log_path)}"
+                )
             if time.monotonic() > deadline:
                 raise SeqrecError(
                     f"Triton was not ready in {timeout_seconds} seconds:\n{tail(log_path)}"
                 )
             time.sleep(0.05)
-        with Client(url) as client:
-            states = client.models()
-        if any(states.get(model) != "" for model in expected):
-            reasons = [
-                f"{model}: {states.get(model) or last_error(log_path, model)}"
-                for model in expected
-                if states.get(model) != ""
-            ]
-            raise SeqrecError("\n".join([f"Triton could not load from {repository}:", *reasons]))
     except BaseException:  # Ctrl-C while it loads, too
-        if guard:
-            guard.terminate()
-            guard.wait()
-        shutil.rmtree(work, ignore_errors=True)
+        if process:
+            process.terminate()
+            process.wait()
+        guard.clear(server_id, work)
         raise
     return Server(
-        pid=pid,
-        grpc_url=url,
-        http_url=f"http://{reach}:{ports['http']}",
-        metrics_url=f"http://{reach}:{ports['metrics']}/metrics",
+        pid=int(line),
+        endpoints=endpoints,
         log=log_path,
-        _guard=guard,
-        _name=name,
+        control=control,
+        _guard=process,
+        _name=server_id,
         _work=work,
     )
 
 
+def why_not_ready(server: Server, names: Sequence[str]) -> dict[str, str]:
+    """Those of the models of which no version is ready, with the reason."""
+    states = server.control.states()
+    reasons = {}
+    for model in names:
+        versions = states.get(model, {})
+        if "" not in versions.values():
+            said = [why for _, why in sorted(versions.items())]
+            reasons[model] = said[-1] if said else last_error(server.log, model)
+    return reasons
+
+
 def healthy(server: Server | str, *, timeout_seconds: float = 5.0) -> bool:
-    """Whether every model of the server (or gRPC address) answers a real inference."""
-    url = server.grpc_url if isinstance(server, Server) else server
+    """Whether every model of the server answers a real inference.
+
+    Of a server that is known by its gRPC address only: every model that is ready there.
+    """
     try:
-        with Client(url, timeout_seconds=timeout_seconds) as client:
-            models = client.models()
-            if not models or any(models.values()):
-                return False
-            for model in models:
+        if isinstance(server, Server):
+            states = server.control.states()
+            for model, versions in states.items():
+                if "" not in versions.values():
+                    return False
+                server.control.probe(model, timeout_seconds)
+            return bool(states)
+        with Client(server, timeout_seconds=timeout_seconds) as client:
+            served = client.serving()
+            for model in served:
                 client.probe(model)
+            return bool(served)
     except SeqrecError:
         return False
-    return True
+
+
+def _reach(host: str) -> str:
+    return "127.0.0.1" if host == "0.0.0.0" else host
+
+
+def _answers(control: Control, name: str) -> bool:
+    """Whether the server called `name` answers."""
+    try:
+        return control.server_id() == name
+    except SeqrecError:
+        return False
 
 
 def find_triton() -> Path:
@@ -229,53 +304,6 @@ def assemble_backends(wheel: Path, work: Path) -> Path:
     return backends
 
 
-def free_ports(host: str, **wanted: int) -> dict[str, int]:
-    """Name -> port, each of them free a moment ago; raises SeqrecError naming one that is not."""
-    found = {}
-    with ExitStack() as held:  # all at once, so that no two are the same
-        for name, port in wanted.items():
-            listener = held.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((host, port))
-                listener.listen()
-            except (OSError, OverflowError) as error:
-                raise SeqrecError(f"cannot serve {name} on {host}:{port}: {error}") from error
-            found[name] = listener.getsockname()[1]
-    return found
-
-
-def spawn_guard(
-    name: str, work: Path, log: Path, command: list[str], env: dict[str, str]
-) -> subprocess.Popen[str]:
-    """Run `command` under `guard_main`, whose first line of output is the command's process id."""
-    functions = [inspect.getsource(function) for function in (clear, guard_main)]
-    imports = ["import shutil", "from pathlib import Path"]
-    source = "\n".join([*imports, *functions, "guard_main()"])
-    arguments = [str(os.getpid()), str(STOP_SECONDS), name, str(work), *command]
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", source, *arguments],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            text=True,
-            start_new_session=True,  # Ctrl-C at a terminal is for us to handle
-        )
-
-
-def answers(url: str, name: str) -> bool:
-    """Whether the server called `name` answers at the gRPC address."""
-    host, _, port = url.rpartition(":")
-    try:  # first, because a gRPC connection that failed waits for seconds until it tries again
-        socket.create_connection((host, int(port)), timeout=1).close()
-        with Client(url, timeout_seconds=1) as client:
-            return client.server_id() == name
-    except (OSError, SeqrecError):
-        return False
-
-
 def tail(log: Path, lines: int = 15) -> str:
     """The end of Triton's log, without its tables."""
     text = log.read_text(errors="replace").splitlines()
@@ -286,55 +314,3 @@ def last_error(log: Path, model: str) -> str:
     """What Triton's log says of a model that it did not come to load."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if f"'{model}'" in line]
     return lines[-1].partition("] ")[2].strip('"') if lines else "not loaded"
-
-
-def clear(name: str, work: Path) -> None:
-    """Remove a dead server's shared memory and temporary files."""
-    for region in Path("/dev/shm").glob(f"{name}-*"):
-        region.unlink(missing_ok=True)
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def guard_main() -> None:
-    """Run Triton, and end it when asked, or when the process that started it is gone.
-
-    Runs as a process of its own, from its source text, with nothing but the standard library. It
-    looks at its parent rather than ask the kernel for a signal at the parent's death, because that
-    comes when the starting *thread* ends; and unlike Triton it also clears away what is left.
-    """
-    import contextlib
-    import ctypes
-    import os
-    import signal
-    import subprocess
-    import sys
-
-    parent, patience, name, work = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4]
-    prctl = ctypes.CDLL(None).prctl
-    set_death_signal, set_child_subreaper = 1, 36
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-
-    def begin() -> None:
-        prctl(set_death_signal, signal.SIGTERM)  # should this guard be killed
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-
-    prctl(set_child_subreaper, 1)
-    server = subprocess.Popen(sys.argv[5:], stdout=2, process_group=0, preexec_fn=begin)
-    print(server.pid, flush=True)
-    while server.poll() is None and os.getppid() == parent:
-        received = signal.sigtimedwait(signals, 0.5)
-        if received and received.si_signo != signal.SIGCHLD:
-            break
-    if server.poll() is None:
-        server.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(patience)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    status = server.wait()
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
-    clear(name, Path(work))
-    sys.exit(status if status >= 0 else 128 - status)

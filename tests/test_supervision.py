@@ -1,0 +1,288 @@
+"""`serve` under whatever dies, is published, or is damaged: the real Triton, killed for real."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper
+from processes import alive, called, descendants, eventually
+from test_server import Declared, add_echo, add_model
+
+from seqrec_export import server, supervision
+from seqrec_export.client import Client
+from seqrec_export.errors import SeqrecError
+from seqrec_export.published import versions, write_manifest, writing
+from seqrec_export.server import start
+from seqrec_export.supervision import Backoff, Keeper
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("pytriton") is None, reason="the nvidia-pytriton wheel is absent"
+)
+STUB, TRITON = "triton_python_backend_stub", "bin/tritonserver"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    add_echo(tmp_path / "repository")
+    return tmp_path / "repository"
+
+
+def publish(repository: Path, version: int) -> None:
+    """A version as `publish` leaves it, as far as `serve` looks."""
+    folder = repository / "echo" / str(version)
+    if not folder.exists():
+        staged = repository.parent / "staged"
+        shutil.copytree(repository / "echo" / "1", staged)
+        staged.rename(folder)
+    for number in versions(repository / "echo"):
+        (repository / "echo" / str(number) / "metrics.json").write_text('{"test": {}}')
+    write_manifest(repository, {"echo": set(versions(repository / "echo"))})
+
+
+class Served:
+    """A `seqrec-export serve` in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], said: Path) -> None:
+        self.process = process
+        self._said = said
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line.startswith("gRPC "), self.said()
+        self.url = line.split()[1]
+
+    def said(self) -> str:
+        return self._said.read_text()
+
+    def the(self, name: str) -> int:
+        (pid,) = called(self.process.pid, name)
+        return pid
+
+    def version(self) -> int | None:
+        try:
+            with Client(self.url, timeout_seconds=2) as client:
+                client.call("echo", [{"text": "a"}])
+                return max(client.serving()["echo"])
+        except (SeqrecError, KeyError):
+            return None
+
+
+@contextmanager
+def serve(repository: Path) -> Iterator[Served]:
+    command = [sys.executable, "-m", "seqrec_cli.main", "serve", "--repository", str(repository)]
+    command += ["--grpc-port", "0", "--metrics-port", "0", "--poll", "0.2"]
+    said = repository.parent / "said"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
+        try:
+            yield Served(process, said)
+            processes = [process.pid, *descendants(process.pid)]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+    assert process.returncode == 0
+    assert not any(map(alive, processes))
+
+
+@contextmanager
+def asking(url: str, callers: int = 8) -> Iterator[list[str]]:
+    """Calls without a pause from several callers; yields what failed so far."""
+    failed: list[str] = []
+    done = threading.Event()
+
+    def ask(caller: int) -> None:
+        text = [str(caller)]
+        with Client(url, timeout_seconds=5) as client:
+            while not done.is_set():
+                try:
+                    assert client.call("echo", [{"text": text}]) == [{"same": text}]
+                except SeqrecError as error:
+                    failed.append(str(error))
+
+    with ThreadPoolExecutor(callers) as pool:
+        asked = [pool.submit(ask, caller) for caller in range(callers)]
+        try:
+            yield failed
+        finally:
+            done.set()
+        for future in asked:
+            future.result()
+
+
+def test_a_killed_backend_serves_again_under_load(repository: Path) -> None:
+    with serve(repository) as served:
+        stub = served.the(STUB)
+        with asking(served.url) as failed:
+            os.kill(stub, signal.SIGKILL)
+            assert eventually(lambda: "is back after" in served.said())
+            assert failed
+        assert f"echo: its process {stub} has died; loading it again" in served.said()
+        with asking(served.url) as failed:
+            assert eventually(lambda: served.version() == 1)
+        assert not failed
+        assert served.the(STUB) != stub
+
+
+def test_a_killed_server_is_started_again_at_the_same_address(repository: Path) -> None:
+    with serve(repository) as served:
+        triton = served.the(TRITON)
+        os.kill(triton, signal.SIGKILL)
+        assert eventually(lambda: "Triton serves again" in served.said())
+        assert served.version() == 1
+        assert served.the(TRITON) != triton
+        said = served.said()
+        assert "Triton ended with status 137; the end of its log:" in said
+        assert "starting Triton again in 0.5 s" in said
+
+
+def test_a_killed_guard_does_not_leave_two_servers(repository: Path) -> None:
+    with serve(repository) as served:
+        triton = served.the(TRITON)
+        guard = int(Path(f"/proc/{triton}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(guard, signal.SIGKILL)
+        assert eventually(lambda: "Triton serves again" in served.said())
+        assert not alive(triton)
+        assert served.version() == 1
+
+
+def test_versions_come_and_go_while_every_call_is_answered(repository: Path) -> None:
+    publish(repository, 1)
+    with serve(repository) as served, asking(served.url) as failed:
+        publish(repository, 2)
+        assert eventually(lambda: served.version() == 2)
+        write_manifest(repository, {"echo": {1}})  # as a rollback does, the manifest first
+        (repository / "echo" / "2").rename(repository.parent / "aside")
+        assert eventually(lambda: served.version() == 1)
+        (repository.parent / "aside").rename(repository / "echo" / "2")
+        publish(repository, 2)
+        assert eventually(lambda: served.version() == 2)
+    assert not failed
+
+
+def test_a_model_that_comes_later_is_served_and_one_that_leaves_is_not(repository: Path) -> None:
+    with serve(repository) as served, Client(served.url) as client:
+        add_echo(repository.parent / "new", "second")
+        (repository.parent / "new" / "second").rename(repository / "second")
+        assert eventually(lambda: "second" in client.serving())
+        assert client.call("second", [{"text": "é"}]) == [{"same": ["é"]}]
+        (repository / "second").rename(repository.parent / "second")
+        assert eventually(lambda: "no longer served" in served.said())
+        assert eventually(lambda: "second" not in client.serving())
+        assert served.version() == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "never loads"])
+def test_a_bad_version_is_said_and_the_old_one_serves_on(repository: Path, damage: str) -> None:
+    publish(repository, 1)
+    with serve(repository) as served:
+        staged = repository.parent / "staged"
+        shutil.copytree(repository / "echo" / "1", staged)
+        model = staged / "model.onnx"
+        if damage == "never loads":  # published as it is, so its sha256 is right
+            model.write_bytes(b"not ONNX")
+        staged.rename(repository / "echo" / "2")
+        publish(repository, 2)
+        if damage == "truncated":
+            model = repository / "echo" / "2" / "model.onnx"
+            model.write_bytes(model.read_bytes()[:-7])
+        reason = {"truncated": "not what was published", "never loads": "InvalidProtobuf"}[damage]
+        assert eventually(lambda: "echo: version 2 is passed over" in served.said())
+        assert eventually(lambda: reason in served.said())
+        assert eventually(lambda: served.version() is not None)
+        os.kill(served.the(TRITON), signal.SIGKILL)
+        assert eventually(lambda: "Triton serves again" in served.said())
+        assert served.version() == 1
+
+
+def test_nothing_is_looked_at_while_somebody_publishes(repository: Path) -> None:
+    publish(repository, 1)
+    lines: list[str] = []
+    with start(repository, grpc_port=0, metrics_port=0) as running:
+        keeper = Keeper(running, repository, "echo", lines.append, threading.Event(), 0.1)
+        assert keeper.settle() == 1
+        with writing(repository):
+            shutil.copytree(repository / "echo" / "1", repository / "echo" / "2")
+            assert keeper.settle() == 1
+        assert not lines
+        assert keeper.settle() == 1
+        assert "not in manifest.json" in lines[0]
+
+
+def test_a_late_answer_is_no_death_and_a_long_silence_is(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "STOP_SECONDS", 1)  # Triton waits that long for what is stopped
+    monkeypatch.setattr(supervision, "PROBE_SECONDS", 0.2)
+    lines: list[str] = []
+    with start(repository, grpc_port=0, metrics_port=0) as running:
+        keeper = Keeper(running, repository, "echo", lines.append, threading.Event(), 0.1)
+        keeper.settle()
+        assert keeper.lost() == ""
+        (stub,) = running.processes("echo", 1)
+        os.kill(stub, signal.SIGSTOP)
+        assert keeper.lost() == ""
+        monkeypatch.setattr(supervision, "SILENT_SECONDS", 0)
+        why = keeper.lost()
+        assert "no answer for" in why
+        keeper.reload(why)
+        assert "version 1 is back" in lines[-1]
+        assert running.processes("echo", 1) - {stub}
+        running.control.probe("echo")
+        os.kill(stub, signal.SIGKILL)
+
+
+def test_a_model_that_never_answered_a_probe_is_not_loaded_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "SILENT_SECONDS", -1)
+    second = helper.make_tensor("second", TensorProto.INT64, [1], [1])
+    nodes = [helper.make_node("Gather", ["text", "second"], ["same"], axis=1)]
+    strings: Declared = {"text": ("BYTES", -1)}
+    repository = tmp_path / "repository"
+    add_model(repository, "choosy", strings, {"same": ("BYTES", 1)}, nodes, [second])
+    with start(repository, grpc_port=0, metrics_port=0) as running:
+        keeper = Keeper(running, repository, "choosy", print, threading.Event(), 0.1)
+        assert keeper.settle() == 1
+        with pytest.raises(SeqrecError, match="out of data bounds"):
+            running.control.probe("choosy")
+        assert keeper.lost() == ""
+        with Client(running.grpc_url) as client:
+            assert client.call("choosy", [{"text": ["a", "b"]}]) == [{"same": ["b"]}]
+        assert keeper.lost() == ""
+        assert "no answer" in keeper.lost()
+
+
+def test_waits_double_and_begin_again_after_a_healthy_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    backoff = Backoff()
+    waits = []
+    for _ in range(8):
+        waits.append(backoff.next())
+        now += waits[-1]
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    now += 91
+    assert backoff.next() == 0.5
+
+
+def test_a_repository_of_which_nothing_loads_is_refused(repository: Path) -> None:
+    (repository / "echo" / "1" / "model.onnx").write_bytes(b"not ONNX")
+    command = [sys.executable, "-m", "seqrec_cli.main", "serve", "--repository", str(repository)]
+    command += ["--grpc-port", "0", "--metrics-port", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "no version can be served: version 1 is passed over" in ended.stderr
+    assert "InvalidProtobuf" in ended.stderr
