@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export import graph, layers, losses
 from seqrec_export.batches import Indices, by_length, gather_items, num_batches, windows
+from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
 from seqrec_export.histories import Dataset, Part
@@ -81,10 +82,10 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B * L, D), (B, L, L) added to the logits -> (B * L, D)."""
-        batch, length, _ = mask.shape
+        shape = (*mask.shape[:2], x.shape[1] // self.num_heads)
         attended = []
         for head in self._heads():
-            query, key, value = (F.linear(x, *part).reshape(batch, length, -1) for part in head)
+            query, key, value = (F.linear(x, *part).view(shape) for part in head)
             logits = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=self.scale)
             attended.append((self.dropout(logits.softmax(dim=-1)) @ value).flatten(0, 1))
         return self._close(x, torch.cat(attended, dim=1))
@@ -105,10 +106,9 @@ class _Layer(nn.Module):
 
     def _heads(self) -> Iterator[tuple[tuple[Tensor, Tensor], ...]]:
         """Of each head: weight (D / H, D) and bias (D / H,) of its query, key and value."""
-        weight = torch.cat([self.query.weight, self.key_value.weight])
-        bias = torch.cat([self.query.bias, self.key_value.bias])
-        width = len(bias) // (3 * self.num_heads)
-        parts = list(zip(weight.split(width), bias.split(width), strict=True))
+        weight = torch.cat([self.query.weight, self.key_value.weight]).chunk(3 * self.num_heads)
+        bias = torch.cat([self.query.bias, self.key_value.bias]).chunk(3 * self.num_heads)
+        parts = list(zip(weight, bias, strict=True))  # queries of all heads, then keys, then values
         return (tuple(parts[head :: self.num_heads]) for head in range(self.num_heads))
 
     def _close(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -126,6 +126,11 @@ class SASRec(nn.Module):
 
     def __init__(self, config: SASRecConfig, rows: Mapping[str, int]) -> None:
         super().__init__()
+        if config.dim % config.num_heads:
+            raise SeqrecError(
+                f"sasrec: dim {config.dim} is not a multiple of num_heads {config.num_heads}; "
+                "change one of them"
+            )
         self.config = config
         self.items = nn.Embedding(rows["items"], config.dim, padding_idx=PAD)
         nn.init.normal_(self.items.weight[NUM_RESERVED:], std=config.dim**-0.5)
@@ -160,13 +165,15 @@ class SASRec(nn.Module):
         step = torch.arange(length, device=history.device)
         future = torch.where(step[:, None] >= step[None], 0.0, _HIDDEN).to(x.dtype)
         padding = torch.where(history != PAD, 0.0, _HIDDEN).to(x.dtype)[:, None]
-        rows = x.flatten(0, 1)
-        for layer in self.layers if not last_only else self.layers[:-1]:
-            rows = layer(rows, future + padding)
-        x = rows.view_as(x)
+        mask, rows = future + padding, x.flatten(0, 1)
+        for layer in self.layers[:-1]:
+            rows = layer(rows, mask)
+        final = self.layers[-1]
+        assert isinstance(final, _Layer)
         if last_only:
-            return self.layers[-1].last(x, padding)[:, None]
-        return x
+            return final.last(rows.view_as(x), padding)[:, None]
+        states: Tensor = final(rows, mask)
+        return states.view_as(x)
 
     def encode(self, history: Ragged) -> Tensor:
         """Item indices, oldest first, padding anywhere -> (B, D) user embedding."""
