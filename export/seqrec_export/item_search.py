@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.layers import LOWEST
-from seqrec_export.ragged import Ragged
+from seqrec_export.ragged import Ragged, row_numbers
 from seqrec_export.vocabulary import NUM_RESERVED, PAD
 
 _CANDIDATES = 2  # times top_k: how many of the best by int8 are scored exactly
@@ -84,17 +84,22 @@ def exact(
 ) -> tuple[Tensor, Tensor]:
     """The search over all vectors as they are."""
 
-    def ranked(scores: Tensor, *places: Tensor) -> tuple[Tensor, Tensor]:
-        best = _masked(scores, LOWEST, places).topk(top_k, dim=1)
-        return best.values, best.indices
+    def of_many(user: Tensor, vectors: Tensor, bias: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+        scores = F.linear(user, vectors, bias)
+        if seen:
+            items, ends = seen
+            scores = _masked(scores, row_numbers(items, ends), items, LOWEST)
+        return tuple(scores.topk(top_k, dim=1))
 
-    def of_one(user: Tensor, vectors: Tensor, bias: Tensor, *places: Tensor) -> tuple[Tensor, ...]:
-        return ranked(torch.matmul(vectors, user[:, :, None]).squeeze(2) + bias, *places)
+    def of_one(user: Tensor, vectors: Tensor, bias: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+        scores = torch.matmul(vectors, user[:, :, None]).squeeze(2) + bias
+        if seen:
+            items, _ = seen
+            scores = _masked(scores, torch.zeros_like(items), items, LOWEST)
+        return tuple(scores.topk(top_k, dim=1))
 
-    def of_many(user: Tensor, vectors: Tensor, bias: Tensor, *places: Tensor) -> tuple[Tensor, ...]:
-        return ranked(F.linear(user, vectors, bias), *places)
-
-    operands = (user, catalogue.vectors, catalogue.masked_bias(), *_places(seen))
+    lists = () if seen is None else (seen.values, seen.ends)
+    operands = (user, catalogue.vectors, catalogue.masked_bias(), *lists)
     if not torch.compiler.is_exporting():
         scores, items = of_many(*operands)
     else:
@@ -166,7 +171,9 @@ class Int8Search(nn.Module):
         self, catalogue: Catalogue, user: Tensor, top_k: int, seen: Ragged | None
     ) -> tuple[Tensor, Tensor]:
         """A `Search`, which may miss an item whose score is close to the last one's."""
-        coarse = _masked(self.coarse_scores(user), _MASKED, _places(seen))
+        coarse = self.coarse_scores(user)
+        if seen is not None:
+            coarse = _masked(coarse, seen.rows, seen.values, _MASKED)
         coarse, items = coarse.topk(_candidates(top_k), dim=1, sorted=False)
         scores = torch.matmul(F.embedding(items, catalogue.vectors), user[:, :, None])
         scores = (scores + F.embedding(items, catalogue.masked_bias()[:, None])).squeeze(2)
@@ -188,12 +195,8 @@ def _without_reserved(scores: Tensor) -> Tensor:
     return scores.index_fill(0, reserved, LOWEST)
 
 
-def _places(seen: Ragged | None) -> tuple[Tensor, ...]:
-    return () if seen is None else (seen.rows, seen.values)
-
-
-def _masked(scores: Tensor, lowest: float, places: tuple[Tensor, ...]) -> Tensor:
-    return scores.index_put(places, scores.new_full((1,), lowest)) if places else scores
+def _masked(scores: Tensor, rows: Tensor, items: Tensor, lowest: float) -> Tensor:
+    return scores.index_put((rows, items), scores.new_full((1,), lowest))
 
 
 def _zero_sum_basis(dim: int) -> Tensor:

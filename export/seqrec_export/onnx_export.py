@@ -39,9 +39,9 @@ _IR_DTYPES = {
     "float32": ir.DataType.FLOAT,
     "int32": ir.DataType.INT32,
 }
-# Bytes of weights. Within model.onnx a matrix may lie at any address, and one user's scores then take
-# up to 1.5 times as long. A protobuf message ends at 2 GB anyway.
-DATA_FILE_FROM = 4_000_000
+# Bytes of weights. Within model.onnx a matrix may lie at any address, and the scores of one user
+# then take up to 1.5 times as long. A protobuf message ends at 2 GB anyway.
+DATA_FILE_FROM = 1_000_000
 _PAGE = 4096
 
 
@@ -203,7 +203,7 @@ def _to_onnx(graph: Graph, net: nn.Module) -> Any:
         {i: dimensions[axis] for i, axis in enumerate(tensor.shape) if isinstance(axis, str)}
         for tensor in tensors
     )
-    with _quiet():
+    with quiet():
         # torch.export first: it fails loudly where torch.onnx.export would freeze an axis.
         try:
             program = torch.export.export(
@@ -260,7 +260,7 @@ def _refuse_frozen(graph: Graph, spec: Spec, found: list[Axis]) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter prints progress and warns of what is checked here anyway."""
     loggers = [
         logging.getLogger(name)

@@ -41,15 +41,20 @@ class Ragged:
     @cached_property
     def rows(self) -> Tensor:
         """(N,) the row of each value."""
-        marks = self.lengths.new_zeros(self.values.shape[0] + 1)
-        # A row begins where another ends; empty rows end at the same place.
-        marks = marks.scatter_add(0, self.ends, torch.ones_like(self.ends))
-        return marks.cumsum(dim=0)[:-1]
+        return row_numbers(self.values, self.ends)
 
     def count(self, chosen: Tensor) -> Tensor:
         """(N,) bool -> (B,) how many are chosen in each row."""
         before = _running(chosen)
         return before.index_select(0, self.ends) - before.index_select(0, self.starts)
+
+
+def row_numbers(values: Tensor, ends: Tensor) -> Tensor:
+    """(N,), (B,) where the rows end -> (N,) the row of each value."""
+    marks = ends.new_zeros(values.shape[0] + 1)
+    # A row begins where another ends; empty rows end at the same place.
+    marks = marks.scatter_add(0, ends, torch.ones_like(ends))
+    return marks.cumsum(dim=0)[:-1]
 
 
 def _running(chosen: Tensor) -> Tensor:
