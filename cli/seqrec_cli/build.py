@@ -21,6 +21,7 @@ def build(
     settings: options.Settings = None,
     seed: options.Seed = None,
     top_k: options.TopK = None,
+    item_precision: options.ItemPrecision = None,
     keep: options.Keep = 3,
     runs: options.Runs = None,
     users: options.Users = None,
@@ -48,6 +49,7 @@ def build(
         runs=runs,
         repository=repository,
         top_k=top_k,
+        item_precision=item_precision,
         settings=settings,
         synthetic={"users": users, "items": items, "events": events},
     )

@@ -34,7 +34,7 @@ class Outcome:
                 name,
                 versions.get(name, "not published"),
                 *verdict_cells(verdict),
-                f"{self.exported.model_file(name).stat().st_size / 1e6:.2f} MB",
+                f"{self.exported.size(name) / 1e6:.2f} MB",
             )
             for name, verdict in self.verdicts.items()
         ]
@@ -78,6 +78,7 @@ def export(
     repository: options.Repository = None,
     config: options.ConfigFile = None,
     top_k: options.TopK = None,
+    item_precision: options.ItemPrecision = None,
     keep: options.Keep = 3,
     json: options.Json = False,
 ) -> None:
@@ -89,7 +90,12 @@ def export(
     from seqrec_export.run import load
 
     plan = options.make_plan(
-        config=config, models=model, runs=runs, repository=repository, top_k=top_k
+        config=config,
+        models=model,
+        runs=runs,
+        repository=repository,
+        top_k=top_k,
+        item_precision=item_precision,
     )
     outcomes = [export_one(load(plan.runs / name), plan, keep=keep) for name in plan.models]
     report(outcomes, plan, json=json)
@@ -101,7 +107,7 @@ def export_one(run: Run, plan: options.Plan, *, keep: int) -> Outcome:
     from seqrec_export.repository import publish
     from seqrec_export.verification import refused, verify
 
-    exported = export_run(run, plan.top_k, report=note)
+    exported = export_run(run, plan.top_k, plan.item_precision, report=note)
     if not exported.fresh:
         note(f"{run.model.name}: {exported.folder} is up to date, not exported again")
     verdicts = verify(exported, seed=plan.seed, report=note)

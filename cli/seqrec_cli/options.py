@@ -3,6 +3,7 @@
     data = "movielens:ml-1m/ratings.dat"
     models = ["sasrec"]
     top_k = 100
+    item_precision = "int8"
 
     [columns]
     user = "uid"
@@ -26,6 +27,7 @@ import typer
 from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
+    from seqrec_export import graph
     from seqrec_export.client import TLS
     from seqrec_export.interactions import Interactions
 
@@ -65,6 +67,13 @@ Repository = Annotated[
 TopK = Annotated[
     int | None, typer.Option(help="Items in an answer, fixed at export. Default: 100.")
 ]
+ItemPrecision = Annotated[
+    str | None,
+    typer.Option(
+        help="Item vectors that are searched: float32, or int8, which is faster on a CPU and may "
+        "miss one item in 1,000. Default: float32."
+    ),
+]
 Keep = Annotated[int, typer.Option(help="Versions of each model that stay for rollback.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")]
@@ -83,7 +92,17 @@ Users = Annotated[int | None, typer.Option(help="Users of the synthetic shop.")]
 Items = Annotated[int | None, typer.Option(help="Items of the synthetic shop.")]
 Events = Annotated[int | None, typer.Option(help="Events of the synthetic shop.")]
 
-_FILE_KEYS = ("data", "models", "seed", "runs", "repository", "top_k", "columns", "settings")
+_FILE_KEYS = (
+    "data",
+    "models",
+    "seed",
+    "runs",
+    "repository",
+    "top_k",
+    "item_precision",
+    "columns",
+    "settings",
+)
 
 
 def client_tls(ca: Path | None, cert: Path | None, key: Path | None) -> TLS | None:
@@ -104,6 +123,7 @@ class Plan:
     runs: Path
     repository: Path
     top_k: int
+    item_precision: graph.ItemPrecision
     settings: Mapping[str, Mapping[str, Any]]  # by model
 
     def read(self) -> Interactions:
@@ -129,11 +149,12 @@ def make_plan(
     runs: Path | None = None,
     repository: Path | None = None,
     top_k: int | None = None,
+    item_precision: str | None = None,
     settings: list[str] | None = None,
     synthetic: Mapping[str, int | None] | None = None,
 ) -> Plan:
     """Merge command line, file and defaults. Raises SeqrecError for what does not exist."""
-    from seqrec_export.exported import DEFAULT_TOP_K
+    from seqrec_export.exported import DEFAULT_ITEM_PRECISION, DEFAULT_TOP_K
     from seqrec_export.models import MODELS
 
     file = _read_file(config)
@@ -165,6 +186,9 @@ def make_plan(
         runs=runs or Path(file.get("runs", DEFAULT_RUNS)),
         repository=repository or Path(file.get("repository", DEFAULT_REPOSITORY)),
         top_k=top_k if top_k is not None else file.get("top_k", DEFAULT_TOP_K),
+        item_precision=_item_precision(
+            item_precision or file.get("item_precision", DEFAULT_ITEM_PRECISION)
+        ),
         settings=merged,
     )
 
@@ -182,6 +206,15 @@ def _read_file(path: Path | None) -> dict[str, Any]:
         if key not in _FILE_KEYS:
             raise SeqrecError(f"{path} sets {key!r}; it can set {', '.join(_FILE_KEYS)}")
     return content
+
+
+def _item_precision(text: str) -> graph.ItemPrecision:
+    from seqrec_export.graph import ITEM_PRECISIONS
+
+    for precision in ITEM_PRECISIONS:
+        if text == precision:
+            return precision
+    raise SeqrecError(f"--item-precision is {text!r}; give {' or '.join(ITEM_PRECISIONS)}")
 
 
 def _parse_columns(text: str) -> dict[str, str]:

@@ -25,8 +25,8 @@ from seqrec_export.folders import (
     write_json,
     write_text,
 )
-from seqrec_export.graph import Graph
-from seqrec_export.onnx_export import MODEL_FILE, export_graph
+from seqrec_export.graph import Graph, ItemPrecision
+from seqrec_export.onnx_export import DATA_FILE, MODEL_FILE, export_graph
 from seqrec_export.run import Run, library_versions
 from seqrec_export.triton_config import (
     CONFIG_FILE,
@@ -37,14 +37,15 @@ from seqrec_export.triton_config import (
 )
 
 DEFAULT_TOP_K = 100
+DEFAULT_ITEM_PRECISION: ItemPrecision = "float32"
 PARITY_FILE = "parity.json"
-DATA_FILE = f"{MODEL_FILE}.data"  # the weights of a large model
 # Nothing else of an export is served.
 VERIFIED_FILES = (MODEL_FILE, DATA_FILE, CONFIG_FILE, CONTRACT_FILE)
 _SOURCES = (
     "layers.py",
     "ragged.py",
     "graph.py",
+    "item_search.py",
     "retrieval.py",
     "onnx_export.py",
     "string_lookup.py",
@@ -60,6 +61,7 @@ class Exported:
 
     run: Run
     top_k: int
+    item_precision: ItemPrecision
     folder: Path
     graphs: dict[str, Graph]
     fresh: bool  # False where an earlier export was still right
@@ -68,11 +70,21 @@ class Exported:
         """The ONNX file of one graph."""
         return self.folder / name / MODEL_FILE
 
+    def size(self, name: str) -> int:
+        """Bytes of one graph's ONNX file and its weights."""
+        files = (self.folder / name / file for file in (MODEL_FILE, DATA_FILE))
+        return sum(file.stat().st_size for file in files if file.exists())
 
-def export_run(run: Run, top_k: int | None = None, report: Report = lambda _: None) -> Exported:
+
+def export_run(
+    run: Run,
+    top_k: int | None = None,
+    item_precision: ItemPrecision | None = None,
+    report: Report = lambda _: None,
+) -> Exported:
     """Export every graph of a run, unless it lies there from the same weights and code.
 
-    Without `top_k`, answers are as long as in the last export of the run.
+    Without `top_k` or `item_precision`, they are those of the last export of the run.
     """
     folder = run.path / "onnx"
     last = _last_export(folder)
@@ -81,8 +93,10 @@ def export_run(run: Run, top_k: int | None = None, report: Report = lambda _: No
     if top_k < 1:
         raise SeqrecError(f"--top-k is {top_k}; give at least 1")
     asked, top_k = top_k, min(top_k, run.vocabularies["items"].num_rows)
-    graphs = run.model.graphs(run.config, top_k)
-    key = _export_key(run, top_k)
+    if item_precision is None:
+        item_precision = last.get("item_precision", DEFAULT_ITEM_PRECISION)
+    graphs = _graphs(run, top_k, item_precision)
+    key = _export_key(run, top_k, item_precision)
     files = {name: file_hashes(folder / name) for name in graphs}
     fresh = last.get("key") != key or last.get("files") != files
     if fresh:
@@ -90,15 +104,26 @@ def export_run(run: Run, top_k: int | None = None, report: Report = lambda _: No
         remove(beside)
         for name, graph in graphs.items():
             report(f"exporting {name}")
-            metadata = {"run_key": key, "model": run.model.name}
+            metadata = {
+                "run_key": key,
+                "model": run.model.name,
+                "item_precision": graph.item_precision,
+            }
             export_graph(graph, run.net, run.vocabularies, beside / name, metadata)
             write_text(beside / name / CONFIG_FILE, config_text(model_config(graph)))
             write_json(beside / name / CONTRACT_FILE, contract(graph))
-        sizes = {"top_k": top_k, "asked_top_k": asked}
+        made = {"top_k": top_k, "asked_top_k": asked, "item_precision": item_precision}
         files = {name: file_hashes(beside / name) for name in graphs}
-        write_json(beside / "export.json", {"key": key, **sizes, "files": files})
+        write_json(beside / "export.json", {"key": key, **made, "files": files})
         replace_folder(beside, folder)
-    return Exported(run=run, top_k=top_k, folder=folder, graphs=graphs, fresh=fresh)
+    return Exported(
+        run=run,
+        top_k=top_k,
+        item_precision=item_precision,
+        folder=folder,
+        graphs=graphs,
+        fresh=fresh,
+    )
 
 
 def find_export(run: Run) -> Exported:
@@ -107,8 +132,20 @@ def find_export(run: Run) -> Exported:
     last = _last_export(folder)
     if not last:
         raise SeqrecError(f"{run.path} holds no export; run `seqrec-export export` first")
-    graphs = run.model.graphs(run.config, last["top_k"])
-    return Exported(run=run, top_k=last["top_k"], folder=folder, graphs=graphs, fresh=False)
+    top_k, item_precision = last["top_k"], last.get("item_precision", DEFAULT_ITEM_PRECISION)
+    return Exported(
+        run=run,
+        top_k=top_k,
+        item_precision=item_precision,
+        folder=folder,
+        graphs=_graphs(run, top_k, item_precision),
+        fresh=False,
+    )
+
+
+def _graphs(run: Run, top_k: int, item_precision: ItemPrecision) -> dict[str, Graph]:
+    graphs = run.model.graphs(run.config, top_k)
+    return {name: graph.with_precision(item_precision) for name, graph in graphs.items()}
 
 
 def _last_export(folder: Path) -> dict[str, Any]:
@@ -132,7 +169,7 @@ def _source_hash(model_name: str) -> str:
     return digest.hexdigest()
 
 
-def _export_key(run: Run, top_k: int) -> str:
+def _export_key(run: Run, top_k: int, item_precision: ItemPrecision) -> str:
     vocabularies = sorted((run.path / "vocabulary").glob("*.parquet"))
     return sha256_json(
         {
@@ -140,6 +177,7 @@ def _export_key(run: Run, top_k: int) -> str:
             "config": sha256_file(run.path / "config.json"),
             "vocabularies": [sha256_file(file) for file in vocabularies],
             "top_k": top_k,
+            "item_precision": item_precision,
             "source": _source_hash(run.model.name),
             "versions": library_versions(),
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from seqrec_export.histories import Dataset
 
 Dtype = Literal["string", "float32", "int32"]
+ItemPrecision = Literal["float32", "int8"]
+ITEM_PRECISIONS: tuple[ItemPrecision, ...] = get_args(ItemPrecision)
 Axis = str | int  # a name for a dynamic axis, a number for a fixed one
 
 
@@ -68,6 +70,19 @@ class Graph:
     outputs: tuple[Spec, ...]
     tolerance: Tolerance  # of every float32 output that may be published
     catalogue: Callable[..., Tensor] | None = None  # a graph that ranks: (B, V) before its top-k
+    int8_search: Callable[[Any], Any] | None = None  # of a network: `function` takes it as `search`
+    item_precision: ItemPrecision = "float32"
+
+    def with_precision(self, precision: ItemPrecision) -> Graph:
+        """The same graph from item vectors of another precision, if it searches any."""
+        return replace(self, item_precision=precision) if self.int8_search else self
+
+    def search(self, net: Any) -> Any:
+        """What `function` takes as `search` when it is exported; None where it has its own."""
+        if self.item_precision == "float32":
+            return None
+        assert self.int8_search is not None
+        return self.int8_search(net)
 
     @property
     def onnx_inputs(self) -> tuple[Spec, ...]:

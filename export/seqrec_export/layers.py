@@ -1,4 +1,4 @@
-"""Parts that several models share: a GRU that exports, masks, top-k."""
+"""Parts that several models share: a GRU that exports, masks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seqrec_export.ragged import Ragged
-from seqrec_export.vocabulary import NUM_RESERVED, PAD
+from seqrec_export.vocabulary import NUM_RESERVED
 
 LOWEST = torch.finfo(torch.float32).min  # the score of what must not be recommended
 EMBEDDING_LIMIT = 1e6  # keeps a dot product of any caller's vector finite
@@ -86,14 +86,3 @@ def mask_seen(scores: Tensor, history: Ragged) -> Tensor:
 def cold_start(scores: Tensor, known: Tensor, popularity: Tensor) -> Tensor:
     """(B, V), (B, 1) known items, (V,) -> (B, V): popularity where nothing is known."""
     return torch.where(known > 0, scores, popularity[None])
-
-
-def top_items(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """(B, V) catalogue scores -> (B, K) item indices, (B, K) scores, best first.
-
-    Reserved indices never come back; where the catalogue has no more items, the index is PAD.
-    """
-    reserved = scores.new_full((1, NUM_RESERVED), LOWEST).expand(scores.shape[0], NUM_RESERVED)
-    scores = torch.cat([reserved, scores[:, NUM_RESERVED:]], dim=1)
-    values, indices = scores.topk(top_k, dim=1)
-    return torch.where(values > LOWEST, indices, PAD), values

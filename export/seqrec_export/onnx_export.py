@@ -31,6 +31,7 @@ from seqrec_export.vocabulary import Vocabulary
 OPSET = 18
 IR_VERSION = 10
 MODEL_FILE = "model.onnx"
+DATA_FILE = f"{MODEL_FILE}.data"
 _SIZE_IN_EXAMPLE = 3  # of the first axis: torch.export bakes in a size of 1
 _TORCH_DTYPES = {"string": torch.int64, "float32": torch.float32, "int32": torch.int32}
 _IR_DTYPES = {
@@ -38,7 +39,10 @@ _IR_DTYPES = {
     "float32": ir.DataType.FLOAT,
     "int32": ir.DataType.INT32,
 }
-_EXTERNAL_DATA_FROM = 1_500_000_000  # bytes; a protobuf message ends at 2 GB
+# Bytes of weights. Within model.onnx a matrix may lie at any address, and the scores of one user
+# then take up to 1.5 times as long. A protobuf message ends at 2 GB anyway.
+DATA_FILE_FROM = 1_000_000
+_PAGE = 4096
 
 
 class _Exported(nn.Module):
@@ -47,6 +51,7 @@ class _Exported(nn.Module):
     def __init__(self, net: nn.Module, graph: Graph) -> None:
         super().__init__()
         self.net, self.graph = net, graph
+        self.search = graph.search(net)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         remaining = iter(tensors)
@@ -58,7 +63,8 @@ class _Exported(nn.Module):
                 inputs.append(Ragged(values, lengths, steps=next(remaining)))
             else:
                 inputs.append(values)
-        return self.graph.function(self.net, *inputs)
+        search = {"search": self.search} if self.search else {}
+        return self.graph.function(self.net, *inputs, **search)
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def export_graph(
     folder: Path,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `model.onnx` (and its weights, from 1.5 GB up) into `folder`; returns its path.
+    """Write `model.onnx` into `folder`, and large weights beside it; returns its path.
 
     Raises SeqrecError where an axis that the graph declares as dynamic was frozen.
     """
@@ -105,19 +111,47 @@ def export_graph(
             _make_steps(model.graph, spec)
     add_lookups(model, graph, vocabularies)
     _declare_axes(model.graph, graph)
-    model.ir_version = IR_VERSION
     model.producer_name = "seqrec-export"
     model.graph.name = graph.name
     model.doc_string = graph.meaning
     model.metadata_props.update(metadata or {})
+    return save(model, folder)
+
+
+def save(model: ir.Model, folder: Path) -> Path:
+    """Write `model.onnx`, and large weights beside it, each of them at the start of a page."""
+    model.ir_version = IR_VERSION
     folder.mkdir(parents=True, exist_ok=True)
+    weights = [v for v in model.graph.initializers.values() if v.dtype != ir.DataType.STRING]
+    if sum(_tensor(value).nbytes for value in weights) >= DATA_FILE_FROM:
+        _move_out(weights, folder)
     path = folder / MODEL_FILE
-    size = sum(p.numel() * p.element_size() for p in net.state_dict().values())
-    if size > _EXTERNAL_DATA_FROM:
-        ir.save(model, path, external_data=f"{MODEL_FILE}.data")
-    else:
-        ir.save(model, path)
+    ir.save(model, path)
     return path
+
+
+def _tensor(value: ir.Value) -> ir.TensorProtocol:
+    assert value.const_value is not None, value.name
+    return value.const_value
+
+
+def _move_out(weights: list[ir.Value], folder: Path) -> None:
+    with (folder / DATA_FILE).open("wb") as file:
+        for value in weights:
+            tensor = _tensor(value)
+            if tensor.nbytes < _PAGE:
+                continue
+            offset = file.seek(-(-file.tell() // _PAGE) * _PAGE)
+            file.write(tensor.tobytes())
+            value.const_value = ir.ExternalTensor(
+                DATA_FILE,
+                offset,
+                tensor.nbytes,
+                ir.DataType(tensor.dtype),
+                shape=ir.Shape(tensor.shape.numpy()),
+                name=str(value.name),
+                base_dir=folder,
+            )
 
 
 def _make_steps(onnx_graph: ir.Graph, spec: Spec) -> None:
@@ -169,7 +203,7 @@ def _to_onnx(graph: Graph, net: nn.Module) -> Any:
         {i: dimensions[axis] for i, axis in enumerate(tensor.shape) if isinstance(axis, str)}
         for tensor in tensors
     )
-    with _quiet():
+    with quiet():
         # torch.export first: it fails loudly where torch.onnx.export would freeze an axis.
         try:
             program = torch.export.export(
@@ -226,7 +260,7 @@ def _refuse_frozen(graph: Graph, spec: Spec, found: list[Axis]) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter prints progress and warns of what is checked here anyway."""
     loggers = [
         logging.getLogger(name)

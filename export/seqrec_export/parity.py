@@ -44,6 +44,7 @@ CHECKS: Mapping[str, str] = {
     "ids": "an id that comes back is one of the catalogue, once, and none stands for nothing",
     "ranking": "an id's score is the reference's for it, and the reference has no better one",
     "neighbours": "a row's answer does not depend on the rows beside it",
+    "recall": "a search with int8 vectors finds nearly all that the exact one finds",
 }
 
 
@@ -56,6 +57,8 @@ class Comparison:
     max_abs: float = 0.0
     max_rel: float = 0.0
     where: str = ""  # the output and index of max_abs
+    wanted: int = 0  # items that an exact search finds; counted where the graph may miss some
+    missed: int = 0
     torch_max_abs: float = 0.0  # PyTorch in float32 against float64
     torch_differences: list[Floats] = field(default_factory=list)
 
@@ -70,9 +73,11 @@ def compare(
 ) -> Comparison:
     """Check an answer's shapes, numbers, ids and ranking.
 
-    What a caller's own vector makes of a score is compared in proportion to that vector.
+    What a caller's own vector makes of a score is compared in proportion to that vector. Where a
+    search may miss items, its scores are compared with those of the items that it found.
     """
     result = Comparison()
+    exact = graph.item_precision == "float32"
     scale = scale_of(request)
     for spec in graph.outputs:
         want, single, have = (
@@ -86,6 +91,8 @@ def compare(
                 Problem("shape", f"{spec.name} is {found} instead of {spec.dtype} {[*want.shape]}")
             )
         elif spec.dtype == "float32":
+            if not exact:
+                want = _of_found(vocabularies["items"], reference, got)
             _compare_numbers(result, spec.name, want, single, have, tolerance, scale)
         elif spec.dtype == "int32" and (want != have).any():
             at = _index(want != have)
@@ -98,8 +105,16 @@ def compare(
                 Problem("ids", f"{spec.name}{list(at)} is {have[at]!r} instead of {want[at]!r}")
             )
     if reference.catalogue is not None and not any(p.check == "shape" for p in result.problems):
-        result.problems += _ranking(vocabularies["items"], reference, got, tolerance)
+        _compare_ranking(result, vocabularies["items"], reference, got, tolerance, exact=exact)
     return result
+
+
+def _of_found(items: Vocabulary, reference: Reference, got: Mapping[str, NDArray[Any]]) -> Floats:
+    """(B, K) the reference's scores of the items that came back, its own where none did."""
+    assert reference.catalogue is not None
+    index = items.encode(got["item_ids"])
+    scores = reference.catalogue[np.arange(len(index))[:, None], index]
+    return np.where(index == PAD, reference.double["scores"], scores)
 
 
 def _compare_numbers(
@@ -162,13 +177,19 @@ def scale_of(request: Request) -> Floats:
     return scale
 
 
-def _ranking(
-    items: Vocabulary, reference: Reference, got: Mapping[str, NDArray[Any]], tolerance: Tolerance
-) -> list[Problem]:
+def _compare_ranking(
+    result: Comparison,
+    items: Vocabulary,
+    reference: Reference,
+    got: Mapping[str, NDArray[Any]],
+    tolerance: Tolerance,
+    *,
+    exact: bool,
+) -> None:
     """What is wrong with `item_ids` and their order."""
     assert reference.catalogue is not None
     ids, scores = got["item_ids"], got["scores"].astype(np.float64)
-    problems = []
+    problems = result.problems
     if (np.diff(scores, axis=1) > 0).any():
         at = _index(np.diff(scores, axis=1) > 0)
         problems.append(
@@ -197,12 +218,15 @@ def _ranking(
         problems.append(
             Problem("excluded", f"item_ids{list(at)}, {ids[at]!r}, must not be recommended here")
         )
-        return problems
+        return
     allowed = tolerance.atol + tolerance.rtol * np.abs(expected)
     off = np.where(real, np.abs(expected - scores), 0.0)
     # An id that is not among the best K has a reference score below the K-th.
     short = np.where(real, reference.double["scores"][:, -1:] - expected, 0.0)
-    worst = np.maximum(off, short)
+    if not exact:
+        result.wanted = int((reference.double["scores"] != LOWEST).sum())
+        result.missed = int((short > allowed).sum())
+    worst = np.maximum(off, short) if exact else off
     if (worst > allowed).any():
         at = _index(worst > allowed)
         problems.append(
@@ -212,7 +236,6 @@ def _ranking(
                 f"float64 gives it {expected[at]:.8g}",
             )
         )
-    return problems
 
 
 def _index(cells: NDArray[np.bool_]) -> tuple[int, ...]:
@@ -250,11 +273,15 @@ class Tally:
     max_rel: float = 0.0
     where: str = ""
     failed: int = 0
+    wanted: int = 0
+    missed: int = 0
 
     def add(self, comparison: Comparison, case: str) -> None:
         """Count one more case."""
         self.cases += 1
         self.failed += bool(comparison.problems)
+        self.wanted += comparison.wanted
+        self.missed += comparison.missed
         self.max_rel = max(self.max_rel, comparison.max_rel)
         if comparison.max_abs >= self.max_abs and comparison.where:
             self.max_abs, self.where = comparison.max_abs, f"{comparison.where}, {case}"

@@ -43,10 +43,7 @@ class Ragged:
     @cached_property
     def rows(self) -> Tensor:
         """(N,) the row of each value."""
-        marks = self.lengths.new_zeros(self.values.shape[0] + 1)
-        # A row begins where another ends; empty rows end at the same place.
-        marks = marks.scatter_add(0, self.ends, torch.ones_like(self.ends))
-        return _running(marks[None])[0, 1 : marks.shape[0]]
+        return row_numbers(self.values, self.ends)
 
     @cached_property
     def before(self) -> Tensor:
@@ -61,6 +58,14 @@ class Ragged:
     def counts(self) -> Tensor:
         """(2, B) how many events, and how many known items, are in each row."""
         return self.before.index_select(1, self.ends) - self.before.index_select(1, self.starts)
+
+
+def row_numbers(values: Tensor, ends: Tensor) -> Tensor:
+    """(N,), (B,) where the rows end -> (N,) the row of each value."""
+    marks = ends.new_zeros(values.shape[0] + 1)
+    # A row begins where another ends; empty rows end at the same place.
+    marks = marks.scatter_add(0, ends, torch.ones_like(ends))
+    return _running(marks[None])[0, 1 : marks.shape[0]]
 
 
 def _running(numbers: Tensor) -> Tensor:

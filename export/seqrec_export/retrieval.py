@@ -8,15 +8,15 @@ from torch import Tensor
 
 from seqrec_export import graph, layers
 from seqrec_export.graph import EMBEDDING_TOLERANCE, SCORE_TOLERANCE, Graph, Spec
+from seqrec_export.item_search import Catalogue, Search, best_items, exact, int8_search
 from seqrec_export.ragged import Ragged
 
 
 class _Retriever(Protocol):
-    popularity: Tensor  # (V,)
-
+    @property
+    def catalogue(self) -> Catalogue: ...
     def encode(self, history: Ragged, *rest: Any) -> Tensor: ...
     def score(self, user: Tensor, candidates: Ragged) -> Tensor: ...
-    def score_catalogue(self, user: Tensor) -> Tensor: ...
 
 
 def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) -> dict[str, Graph]:
@@ -27,13 +27,18 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
     """
 
     def catalogue(net: _Retriever, history: Ragged, *rest: Any) -> Tensor:
-        scores = net.score_catalogue(net.encode(history, *rest))
-        scores = layers.cold_start(scores, layers.known_items(history), net.popularity)
+        scores = net.catalogue.scores(net.encode(history, *rest))
+        assert net.catalogue.popularity is not None
+        known = layers.known_items(history)
+        scores = layers.cold_start(scores, known, net.catalogue.popularity)
         return layers.mask_seen(scores, history)
 
-    def recommend(net: _Retriever, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
-        best = layers.top_items(catalogue(net, history, *rest), top_k)
-        return (*best, layers.known_items(history))
+    def recommend(
+        net: _Retriever, history: Ragged, *rest: Any, search: Search = exact
+    ) -> tuple[Tensor, ...]:
+        known = layers.known_items(history)
+        user = net.encode(history, *rest)
+        return (*best_items(search, net.catalogue, user, top_k, history, known), known)
 
     def encode(net: _Retriever, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
         return net.encode(history, *rest), layers.known_items(history)
@@ -48,6 +53,7 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
             outputs=(*graph.ranked_items(top_k), graph.KNOWN_ITEMS),
             tolerance=SCORE_TOLERANCE,
             catalogue=catalogue,
+            int8_search=lambda net: int8_search(net.catalogue, top_k),
         ),
         f"{name}_encoder": Graph(
             name=f"{name}_encoder",

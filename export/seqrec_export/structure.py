@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from seqrec_export.graph import Axis, Graph, Spec
+from seqrec_export.layers import LOWEST
 from seqrec_export.onnx_export import IR_VERSION, MODEL_FILE, OPSET
 from seqrec_export.string_lookup import ML_DOMAIN, ML_OPSET
 from seqrec_export.triton_config import (
@@ -32,7 +33,7 @@ from seqrec_export.triton_config import (
     parse_config,
 )
 from seqrec_export.triton_config import model_config as expected_config
-from seqrec_export.vocabulary import UNKNOWN, Vocabulary
+from seqrec_export.vocabulary import NUM_RESERVED, UNKNOWN, Vocabulary
 
 Status = Literal["OK", "FAIL", "SKIPPED"]
 _ELEMENT_TYPES = {
@@ -41,6 +42,7 @@ _ELEMENT_TYPES = {
     "int32": TensorProto.INT32,
 }
 _CUDA_KERNELS = Path(__file__).with_name("cuda_kernels.json")
+_WEIGHTS = (TensorProto.FLOAT, TensorProto.INT8)
 _MOSTLY = 0.5  # a table with so many rows of a parameter is that parameter, with wrong rows
 
 
@@ -235,14 +237,21 @@ def _weights(files: _Files) -> Iterator[str]:
         for form in {array.shape, array.T.shape}:
             state.setdefault(form, {})[name] = array if form == array.shape else array.T
     for initializer in files.model.graph.initializer:
-        if initializer.data_type != TensorProto.FLOAT or not sizes & set(initializer.dims):
+        if initializer.data_type not in _WEIGHTS or not sizes & set(initializer.dims):
             continue
         table = numpy_helper.to_array(initializer, str(files.folder)).squeeze()
         same = state.get(table.shape, {})
-        if any(np.array_equal(table, array, equal_nan=True) for array in same.values()):
+        if any(_is_same(table, array) for array in same.values()):
             continue
         axis = 0 if table.shape and table.shape[0] in sizes else table.ndim - 1
         yield _nearest(initializer.name, np.moveaxis(table, axis, 0), same, axis)
+
+
+def _is_same(table: NDArray[Any], array: NDArray[Any]) -> bool:
+    """Bit for bit, but for reserved indices of what is only to keep them from coming back."""
+    masked = table.ndim == 1 and (table[:NUM_RESERVED] == LOWEST).all()
+    first = NUM_RESERVED if masked else 0
+    return np.array_equal(table[first:], array[first:], equal_nan=True)
 
 
 def _nearest(name: str, table: NDArray[Any], same: Mapping[str, NDArray[Any]], axis: int) -> str:
@@ -261,8 +270,10 @@ def _nearest(name: str, table: NDArray[Any], same: Mapping[str, NDArray[Any]], a
 def _cuda(files: _Files) -> Iterator[str]:
     """On CUDA, only the string lookups have no kernel."""
     for op, types in files.on_cpu:
-        if "string" not in types:
-            node = f"{op} of {types}"
+        node = f"{op} of {types}"
+        if op == "MatMulInteger" and files.graph.item_precision == "int8":
+            yield _Skipped(f"{node} is made for the CPU, also where everything else is on CUDA")
+        elif "string" not in types:
             yield f"{node} has no CUDA kernel in ONNX Runtime 1.19 and would wait for the CPU"
 
 
@@ -272,10 +283,11 @@ def _without_kernel(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
     inferred = shape_inference.infer_shapes(model)
     types = {
         value.name: value.type.tensor_type.elem_type
-        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
+        for part in _graphs(inferred.graph)
+        for value in (*part.value_info, *part.input, *part.output)
     }
-    types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    for node in model.graph.node:
+    types |= {t.name: t.data_type for part in _graphs(model.graph) for t in part.initializer}
+    for node in (node for part in _graphs(model.graph) for node in part.node):
         found = [_type_name(types.get(name)) for name in node.input if name]
         kernel = kernels.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         allowed = [] if kernel is None else _allowed(kernel, len(found))
@@ -284,6 +296,15 @@ def _without_kernel(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
         )
         if not fits:
             yield node.op_type, ", ".join(dict.fromkeys(found))
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and the branches within it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
 
 
 def _type_name(elem_type: int | None) -> str:

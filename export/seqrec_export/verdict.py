@@ -43,6 +43,7 @@ class Verdict:
     failures: list[Failure] = field(default_factory=list)
     histograms: dict[str, Histogram] = field(default_factory=dict)  # by provider
     torch_max_abs: float = 0.0
+    recall: dict[str, float] = field(default_factory=dict)  # where a search may miss items
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,6 +83,7 @@ class Verdict:
                 (t.max_rel for (p, _), t in self.tallies.items() if p == CPU), default=0.0
             ),
             "torch_max_abs_diff": self.torch_max_abs,
+            "recall": self.recall,
             "checks": [
                 {"check": f.check, "status": f.status, "detail": f.detail} for f in self.findings
             ],

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from torch.nn import Module
 
 from seqrec_export.cases import (
     CLASSES,
@@ -51,11 +52,12 @@ from seqrec_export.runtime import (
     session,
     why_no_cuda,
 )
-from seqrec_export.structure import check_files
+from seqrec_export.structure import Finding, check_files
 from seqrec_export.verdict import CPU, CUDA, CUDA_TF32, TORCH, Failure, Verdict
 
 REPRODUCTIONS = "repro"
 TF32_FACTOR = 1000.0  # times the tolerance: 10 bits of a factor, not 23; see bench/tf32.py
+LEAST_RECALL = 0.999  # of what an exact search finds
 _SWEEPS = 16  # requests for each input of ids that go through its vocabulary
 _ROWS_BESIDE = 7
 _REPRODUCED = 3  # failures a graph, of different checks
@@ -131,8 +133,11 @@ class _Gate:
 
     def run(self) -> Verdict:
         verdict, run = self.verdict, self.exported.run
+        state = run.net.state_dict()
+        if isinstance(search := self.graph.search(run.net), Module):
+            state |= search.state_dict()
         verdict.findings, cpu_nodes = check_files(
-            self.graph, self.path.parent, run.vocabularies, run.net.state_dict()
+            self.graph, self.path.parent, run.vocabularies, state
         )
         verdict.failures += [
             Failure(f.check, f.detail) for f in verdict.findings if f.status == "FAIL"
@@ -152,6 +157,7 @@ class _Gate:
         self._held_out(providers)
         self._every_id(providers)
         self._neighbours(providers)
+        self._recall()
         if verdict.ok:
             write_golden(
                 self.path.with_name(GOLDEN_FILE),
@@ -168,7 +174,8 @@ class _Gate:
             "model": self.exported.run.model.name,
             "seed": self.seed,
             "files": file_hashes(self.path.parent),
-            "bytes": self.path.stat().st_size,
+            "item_precision": self.graph.item_precision,
+            "bytes": self.exported.size(self.graph.name),
             "versions": library_versions()
             | {"onnxruntime": onnxruntime.__version__, "python": platform.python_version()},
         }
@@ -354,6 +361,28 @@ class _Gate:
                     case = f"{name}, one row in a batch of {batch}"
                     for provider in providers:
                         self._ask_last(provider, case, asked, reference.rows(slice(row, row + 1)))
+
+    def _recall(self) -> None:
+        """What share of the items of an exact search the graph found, where it may miss some."""
+        tallies = self.verdict.tallies
+        by_class = {
+            "all cases": list(tallies.values()),
+            HELD_OUT: [tally for (_, name), tally in tallies.items() if name == HELD_OUT],
+        }
+        for name, chosen in by_class.items():
+            wanted = sum(tally.wanted for tally in chosen)
+            if not wanted:
+                continue
+            recall = 1 - sum(tally.missed for tally in chosen) / wanted
+            self.verdict.recall[name] = recall
+            said = f"{recall:.5f} of {wanted:,} items ({name}), at least {LEAST_RECALL} is asked"
+            passed = recall >= LEAST_RECALL
+            self.verdict.findings.append(Finding("recall", "OK" if passed else "FAIL", said))
+            if not passed:
+                self._fail(
+                    "recall",
+                    f"int8 vectors find {said}; export with --item-precision float32",
+                )
 
     def _ask_last(
         self, provider: Provider, case: str, request: Request, reference: Reference

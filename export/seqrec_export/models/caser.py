@@ -26,6 +26,7 @@ from seqrec_export.batches import (
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
 from seqrec_export.histories import Dataset, Part
+from seqrec_export.item_search import Catalogue
 from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
@@ -83,6 +84,11 @@ class Caser(nn.Module):
         self.cold = nn.Parameter(torch.zeros(2 * dim))  # the state before any event
         self.register_buffer("popularity", torch.zeros(rows["items"]))
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """What a user embedding is multiplied with."""
+        return Catalogue(self.out_vectors.weight, self.out_bias, self.popularity)
+
     def observe(self, dataset: Dataset) -> None:
         """Take over the popularity order, which answers requests without a known item."""
         self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
@@ -108,10 +114,6 @@ class Caser(nn.Module):
         """(B, 2 D), item indices -> (N,) logits."""
         scores = layers.dot(self.out_vectors.weight, user, candidates)
         return scores + self.out_bias.index_select(0, candidates.values)
-
-    def score_catalogue(self, user: Tensor) -> Tensor:
-        """(B, 2 D) -> (B, V) logits."""
-        return user @ self.out_vectors.weight.T + self.out_bias
 
     def loss(self, batch: Batch) -> Tensor:
         """BPR of each target against its negatives."""
@@ -159,7 +161,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: CaserConfig, part: Part) 
         inputs = _inputs(dataset, config, targets)
         device = net.out_bias.device
         user = net.encode(Ragged.of(inputs["history"].to(device)), inputs["user"].to(device))
-        return net.score_catalogue(user).cpu()
+        return net.catalogue.scores(user).cpu()
 
     return retrieval_metrics(score, dataset, dataset.positions(part), ks=_KS)
 

@@ -29,6 +29,7 @@ from seqrec_export.batches import (
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
 from seqrec_export.histories import Dataset, Part, SessionSet
+from seqrec_export.item_search import Catalogue
 from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
@@ -88,6 +89,11 @@ class GRU4Att(nn.Module):
         self.register_buffer("gap_edges", torch.tensor(GAP_EDGES))
         self.register_buffer("popularity", torch.zeros(rows["items"]))
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """What a user embedding is multiplied with."""
+        return Catalogue(self.items.weight, self.bias, self.popularity)
+
     def observe(self, dataset: Dataset) -> None:
         """Take over the popularity order, which answers requests without a known item."""
         self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
@@ -129,10 +135,6 @@ class GRU4Att(nn.Module):
         return layers.dot(self.items.weight, user, candidates) + self.bias.index_select(
             0, candidates.values
         )
-
-    def score_catalogue(self, user: Tensor) -> Tensor:
-        """(B, D) -> (B, V) logits."""
-        return user @ self.items.weight.T + self.bias
 
     def loss(self, batch: Batch) -> Tensor:
         """Listwise softmax over a session's candidates, or softmax over the catalogue."""
@@ -262,7 +264,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
         return net.encode(*(Ragged.of(inputs[name].to(device)) for name in names))
 
     def score(targets: Indices) -> Tensor:
-        return net.score_catalogue(encode(_event_inputs(dataset, config, targets))).cpu()
+        return net.catalogue.scores(encode(_event_inputs(dataset, config, targets))).cpu()
 
     result = retrieval_metrics(score, dataset, dataset.positions(part))
     result["selection"] = result["ndcg@10"]

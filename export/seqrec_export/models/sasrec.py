@@ -21,6 +21,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
 from seqrec_export.histories import Dataset, Part
+from seqrec_export.item_search import Catalogue
 from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
@@ -144,10 +145,9 @@ class SASRec(nn.Module):
         self.register_buffer("popularity", torch.zeros(rows["items"]))
 
     @property
-    def item_vectors(self) -> Tensor:
-        """(V, D) what a user embedding is multiplied with."""
-        vectors: Tensor = (self.decoder or self.items).weight
-        return vectors
+    def catalogue(self) -> Catalogue:
+        """What a user embedding is multiplied with."""
+        return Catalogue((self.decoder or self.items).weight, self.bias, self.popularity)
 
     def observe(self, dataset: Dataset) -> None:
         """Take over the popularity order, which answers requests without a known item."""
@@ -183,13 +183,9 @@ class SASRec(nn.Module):
 
     def score(self, user: Tensor, candidates: Ragged) -> Tensor:
         """(B, D), item indices -> (N,) logits."""
-        return layers.dot(self.item_vectors, user, candidates) + self.bias.index_select(
+        return layers.dot(self.catalogue.vectors, user, candidates) + self.bias.index_select(
             0, candidates.values
         )
-
-    def score_catalogue(self, user: Tensor) -> Tensor:
-        """(B, D) -> (B, V) logits."""
-        return user @ self.item_vectors.T + self.bias
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy at every position; the first event is predicted from `cold`."""
@@ -199,7 +195,7 @@ class SASRec(nn.Module):
             inputs = torch.where(noise & (inputs != PAD), UNKNOWN, inputs)
         states = torch.where((inputs != PAD)[..., None], self.states(inputs), self.cold)
         real = targets != PAD
-        return losses.full_softmax(states[real], self.item_vectors, self.bias, targets[real])
+        return losses.full_softmax(states[real], self.catalogue.vectors, self.bias, targets[real])
 
 
 def _sinusoids(length: int, dim: int) -> Tensor:
@@ -251,7 +247,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: SASRecConfig, part: Part)
         positions, real = windows(histories.starts(targets), targets, config.max_length)
         device = net.bias.device
         history = torch.from_numpy(gather_items(histories, positions, real)).to(device)
-        return net.score_catalogue(net.encode(Ragged.of(history))).cpu()
+        return net.catalogue.scores(net.encode(Ragged.of(history))).cpu()
 
     targets = dataset.positions(part)
     result = retrieval_metrics(score, dataset, targets)

@@ -29,6 +29,7 @@ from seqrec_export.graph import (
 )
 from seqrec_export.histories import Dataset, Part
 from seqrec_export.interactions import SECONDS_PER_DAY, months
+from seqrec_export.item_search import Catalogue, Search, best_items, exact, int8_search
 from seqrec_export.ragged import Ragged
 from seqrec_export.retrieval import candidate_scorer
 from seqrec_export.vocabulary import NUM_RESERVED, UNKNOWN
@@ -87,6 +88,11 @@ class TwoTower(nn.Module):
         self.register_buffer("log_q", torch.zeros(rows["items"]))
         self.register_buffer("item_index", torch.zeros(rows["items"], config.dim))
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """What a user embedding is multiplied with."""
+        return Catalogue(self.item_index)
+
     def observe(self, dataset: Dataset) -> None:
         """Take over the mean age, the articles' groups and how often each was bought."""
         ages = _ages(dataset)[dataset.histories.users[dataset.train]]
@@ -138,10 +144,6 @@ class TwoTower(nn.Module):
         """(B, D), item indices -> (N,) cosines of unit vectors."""
         return layers.dot(self.item_index, user, candidates)
 
-    def score_catalogue(self, user: Tensor) -> Tensor:
-        """(B, D) -> (B, V) cosines."""
-        return user @ self.item_index.T
-
     def loss(self, batch: Batch) -> Tensor:
         """In-batch softmax over cosines."""
         item, rate = batch["item"], self.config.id_dropout
@@ -177,10 +179,12 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
         return (user >= NUM_RESERVED).to(torch.int32)
 
     def catalogue(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> Tensor:
-        return net.score_catalogue(net.encode(user, age, month))
+        return net.catalogue.scores(net.encode(user, age, month))
 
-    def recommend(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> tuple[Tensor, ...]:
-        best = layers.top_items(catalogue(net, user, age, month), top_k)
+    def recommend(
+        net: TwoTower, user: Tensor, age: Tensor, month: Tensor, search: Search = exact
+    ) -> tuple[Tensor, ...]:
+        best = best_items(search, net.catalogue, net.encode(user, age, month), top_k)
         return (*best, known_user(user))
 
     def encode(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> tuple[Tensor, ...]:
@@ -221,6 +225,7 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
             outputs=(*graph.ranked_items(top_k), known),
             tolerance=_UNIT_TOLERANCE,
             catalogue=catalogue,
+            int8_search=lambda net: int8_search(net.catalogue, top_k),
         ),
         "two_tower_encoder": Graph(
             name="two_tower_encoder",
@@ -282,7 +287,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: TwoTowerConfig, part: Par
     def score(targets: Indices) -> Tensor:
         inputs = _inputs(dataset, targets, ages)
         names = ("user", "age", "month")
-        return net.score_catalogue(net.encode(*(inputs[n].to(device) for n in names))).cpu()
+        return net.catalogue.scores(net.encode(*(inputs[n].to(device) for n in names))).cpu()
 
     result = basket_metrics(score, dataset, dataset.positions(part))
     net.train(was_training)

@@ -1,0 +1,259 @@
+"""What it costs to find the best items of a catalogue, beside PyTorch eager, numpy and faiss.
+
+    python bench/topk.py [--items 1000,10000,100000,1000000] [--batch 1,8,64] [--threads 1]
+                         [--seconds 1] [--embedded] [--float32-only]
+
+Random vectors of 64 components; the best 100 items of each user without the 50 that the user has
+seen, in process, on as many threads as `--threads` says. The table shows times as multiples of
+reading the matrix of item vectors once: no exact search can be faster than 1.0 for one user, if the
+matrix does not stay in the processor's caches. Contenders take turns, and each one's shortest time
+counts: a shared machine makes times longer, never shorter. All answers are checked in the run.
+
+- float32, int8: the served graph's search, as `--item-precision` names it, without its encoder.
+- eager: the same search in PyTorch.
+- numpy: product, mask, argpartition.
+- faiss: `IndexFlatIP` (pip install faiss-cpu) over 150 items, and numpy to remove what was seen;
+  "bare": over 100 items, with nothing removed.
+
+`--embedded` keeps the matrix within model.onnx, where it may lie at any address.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqrec_export import onnx_export
+from seqrec_export.item_search import Catalogue, Search, best_items, exact, int8_search
+from seqrec_export.ragged import Ragged
+from seqrec_export.runtime import session
+from seqrec_export.vocabulary import NUM_RESERVED
+
+try:
+    import faiss
+except ImportError:
+    faiss = None
+
+DIM, TOP_K, SEEN = 64, 100, 50
+CLOSE = 2e-4  # float32 products of 64 standard normal factors, up to 40
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Answer = np.ndarray  # (B, K) item indices
+Contender = Callable[[], Answer]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Users, and what each of them has seen."""
+
+    users: np.ndarray  # (B, D)
+    seen: np.ndarray  # (B, S) item indices
+
+    @property
+    def feeds(self) -> dict[str, np.ndarray]:
+        lengths = np.full(len(self.seen), self.seen.shape[1])
+        return {"user": self.users, "seen": self.seen.ravel(), "lengths": lengths}
+
+
+class Searcher(nn.Module):
+    """A search as a module of its own."""
+
+    def __init__(self, vectors: Tensor, search: Search) -> None:
+        super().__init__()
+        self.register_buffer("vectors", vectors)
+        self.search = search
+
+    def forward(self, user: Tensor, seen: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        history = Ragged(seen, lengths, steps=torch.arange(1))
+        return best_items(self.search, Catalogue(self.vectors), user, TOP_K, history)
+
+
+def exported(module: nn.Module, folder: Path) -> Path:
+    batch, total = torch.export.Dim("batch"), torch.export.Dim("total")
+    shapes = {"user": {0: batch}, "seen": {0: total}, "lengths": {0: batch}}
+    example = (torch.zeros(3, DIM), torch.zeros(6, dtype=torch.int64), torch.full((3,), 2))
+    with onnx_export.quiet():
+        program = torch.export.export(
+            module.eval(),
+            example,
+            dynamic_shapes=shapes,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        onnx_program = torch.onnx.export(
+            program,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            opset_version=onnx_export.OPSET,
+            input_names=list(shapes),
+            output_names=["items", "scores"],
+            verbose=False,
+        )
+    assert onnx_program is not None
+    return onnx_export.save(onnx_program.model, folder)
+
+
+def contenders(
+    vectors: Tensor, folder: Path, threads: int, *, with_int8: bool
+) -> Iterator[tuple[str, Callable[[Request], Contender]]]:
+    """Each by name: what prepares its answer to a request."""
+    searches: dict[str, Search] = {"float32": exact}
+    if with_int8:
+        searches["int8"] = int8_search(Catalogue(vectors), TOP_K)
+    for name, search in searches.items():
+        runtime = session(exported(Searcher(vectors, search), folder / name), threads)
+
+        def by_runtime(request: Request, runtime: Any = runtime) -> Contender:
+            feeds = request.feeds
+            return lambda: runtime.run(None, feeds)[0]
+
+        yield name, by_runtime
+    eager = Searcher(vectors, exact).eval()
+    matrix = vectors.numpy()
+
+    def by_eager(request: Request) -> Contender:
+        tensors = [torch.from_numpy(values) for values in request.feeds.values()]
+
+        def answer() -> Answer:
+            with torch.inference_mode():
+                return eager(*tensors)[0].numpy()
+
+        return answer
+
+    def by_numpy(request: Request) -> Contender:
+        def answer() -> Answer:
+            scores = request.users @ matrix.T
+            np.put_along_axis(scores, request.seen, -np.inf, axis=1)
+            scores[:, :NUM_RESERVED] = -np.inf
+            best = np.argpartition(scores, -TOP_K, axis=1)[:, -TOP_K:]
+            order = np.take_along_axis(scores, best, axis=1).argsort(axis=1)[:, ::-1]
+            return np.take_along_axis(best, order, axis=1)
+
+        return answer
+
+    yield "eager", by_eager
+    yield "numpy", by_numpy
+    if faiss is not None:
+        yield from _faiss_contenders(faiss, matrix, threads)
+
+
+def _faiss_contenders(
+    faiss: ModuleType, matrix: np.ndarray, threads: int
+) -> Iterator[tuple[str, Callable[[Request], Contender]]]:
+    faiss.omp_set_num_threads(threads)
+    index = faiss.IndexFlatIP(DIM)
+    index.add(matrix[NUM_RESERVED:])
+
+    def by_faiss(request: Request) -> Contender:
+        def answer() -> Answer:
+            items = index.search(request.users, TOP_K + SEEN)[1] + NUM_RESERVED
+            unwanted = (items[:, :, None] == request.seen[:, None]).any(axis=2)
+            first = unwanted.argsort(axis=1, kind="stable")[:, :TOP_K]
+            return np.take_along_axis(items, first, axis=1)
+
+        return answer
+
+    def bare(request: Request) -> Contender:
+        return lambda: index.search(request.users, TOP_K)[1]
+
+    yield "faiss", by_faiss
+    yield "faiss, bare", bare
+
+
+def recall(matrix: np.ndarray, request: Request, items: Answer) -> float:
+    """The share of the best items that came back; items that tie count as one another."""
+    scores = request.users.astype(np.float64) @ matrix.T.astype(np.float64)
+    np.put_along_axis(scores, request.seen, -np.inf, axis=1)
+    scores[:, :NUM_RESERVED] = -np.inf
+    last = np.partition(scores, -TOP_K, axis=1)[:, [-TOP_K]]
+    found = np.take_along_axis(scores, items, axis=1) >= last - CLOSE
+    distinct = [len(set(row[good].tolist())) for row, good in zip(items, found, strict=True)]
+    return float(np.mean(distinct)) / TOP_K
+
+
+def race(functions: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """The shortest time of each, in ms; `seconds` for each of them, at least 5 rounds."""
+    for function in functions.values():
+        function()
+    shortest = dict.fromkeys(functions, float("inf"))
+    end, rounds = time.perf_counter() + seconds * len(functions), 0
+    while rounds < 5 or time.perf_counter() < end:
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            shortest[name] = min(shortest[name], 1000 * (time.perf_counter() - began))
+        rounds += 1
+    return shortest
+
+
+def main() -> None:
+    assert __doc__
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--items", default="1000,10000,100000,1000000")
+    parser.add_argument("--batch", default="1,8,64")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each contender and size")
+    parser.add_argument("--embedded", action="store_true")
+    parser.add_argument("--float32-only", action="store_true")
+    options = parser.parse_args()
+    threads = dict.fromkeys(THREAD_VARIABLES, str(options.threads))
+    if any(os.environ.get(name) != value for name, value in threads.items()):
+        # numpy's threads are counted when it is imported.
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | threads)
+    torch.set_num_threads(options.threads)
+    if options.embedded:
+        onnx_export.DATA_FILE_FROM = sys.maxsize
+    if faiss is None:
+        print("without faiss: pip install faiss-cpu\n")
+    header: list[str] = []
+    for count in map(int, options.items.split(",")):
+        torch.manual_seed(0)
+        vectors = torch.randn(count + NUM_RESERVED, DIM)
+        rng = np.random.default_rng(0)
+        flat = vectors.flatten()
+        readers = {"sum": flat.sum, "max": flat.max, "dot": lambda flat=flat: flat.dot(flat)}
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = dict(
+                contenders(
+                    vectors, Path(folder), options.threads, with_int8=not options.float32_only
+                )
+            )
+            if not header:
+                header = list(prepared)
+                print(f"{'items':>9} {'batch':>5} {'read, ms':>9}  times that:", end="")
+                print("".join(f"{name:>12}" for name in header), "  int8 recall")
+            for batch in map(int, options.batch.split(",")):
+                users = rng.standard_normal((batch, DIM)).astype(np.float32)
+                seen = rng.integers(NUM_RESERVED, count + NUM_RESERVED, (batch, SEEN))
+                request = Request(users, seen)
+                functions = {name: prepare(request) for name, prepare in prepared.items()}
+                found = {
+                    name: recall(vectors.numpy(), request, function())
+                    for name, function in functions.items()
+                    if name != "faiss, bare"
+                }
+                for name, share in found.items():
+                    if share < (0.999 if name == "int8" else 1.0):
+                        raise SystemExit(f"{name} finds only {share:.4f} of the best items")
+                times = race({**functions, **readers}, options.seconds)
+                read = min(times[name] for name in readers)
+                print(f"{count:>9,} {batch:>5} {read:>9.3f}  {'':11}", end="")
+                print("".join(f"{times[name] / read:>12.2f}" for name in header), end="")
+                print(f"{found.get('int8', 1.0):>14.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
