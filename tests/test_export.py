@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
@@ -92,6 +93,19 @@ def published(repository: Path, name: str) -> tuple[onnx.ModelProto, object, dic
         parse_config((folder / "config.pbtxt").read_text()),
         read_json(folder / "contract.json"),
     )
+
+
+@over()
+def test_onnx_runtime_fuses_no_residual_with_its_norm(served: Served, tmp_path: Path) -> None:
+    """SkipLayerNormalization takes four times as long as Add and LayerNormalization on a CPU."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3  # it warns that such a file is for this machine only
+    path = served.exported.model_file(served.graph.name)
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(options.optimized_model_filepath).graph
+    operators = {node.op_type for node in optimized.node}
+    assert not operators & {"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
 
 
 @over()

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from served import small_config
 from torch import Tensor, nn
 
 from seqrec_export import layers
+from seqrec_export.errors import SeqrecError
 from seqrec_export.models import MODELS
 from seqrec_export.ragged import Ragged
 
@@ -128,6 +130,49 @@ def test_sasrec_trains_and_serves_the_same_states(length: int, padding: int, see
         close = {"rtol": 1e-5, "atol": 1e-5}
         torch.testing.assert_close(sasrec.states(padded)[:, padding:], states, **close)
         torch.testing.assert_close(sasrec.encode(Ragged.of(padded)), states[:, -1], **close)
+
+
+@few
+@given(
+    length=st.integers(1, 9),
+    padding=st.integers(0, 3),
+    heads=st.sampled_from([1, 2, 3, 6]),
+    seed=SEEDS,
+)
+def test_a_layer_of_sasrec_is_pytorchs_transformer_layer(
+    length: int, padding: int, heads: int, seed: int
+) -> None:
+    """Post-norm, causal, padding never looked at."""
+    layer = net("sasrec", seed, dim=6, num_heads=heads).layers[0]
+    expected = nn.TransformerEncoderLayer(6, heads, dim_feedforward=6, batch_first=True).eval()
+    with torch.no_grad():
+        for target, *sources in (
+            (expected.self_attn.in_proj_weight, layer.query.weight, layer.key_value.weight),
+            (expected.self_attn.in_proj_bias, layer.query.bias, layer.key_value.bias),
+        ):
+            target.copy_(torch.cat(sources))
+        for target, source in (
+            (expected.self_attn.out_proj, layer.out),
+            (expected.linear1, layer.feed_forward[0]),
+            (expected.linear2, layer.feed_forward[3]),
+            (expected.norm1, layer.attention_norm),
+            (expected.norm2, layer.feed_forward_norm),
+        ):
+            target.load_state_dict(source.state_dict())
+        x = torch.randn(2, padding + length, 6)
+        steps = torch.arange(padding + length)
+        hidden = (steps[:, None] < steps) | ((steps < padding) & (steps[:, None] >= padding))
+        mask = torch.where(hidden, -1e4, 0.0).expand(2, -1, -1)
+        got = layer(x.flatten(0, 1), mask).view_as(x)
+        last = layer.last(x, mask[:, -1:])
+        wanted = expected(x, src_mask=hidden)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last, wanted[:, -1], rtol=1e-4, atol=1e-5)
+
+
+def test_heads_of_sasrec_that_do_not_divide_dim_are_refused() -> None:
+    with pytest.raises(SeqrecError, match="dim 10 is not a multiple of num_heads 4"):
+        net("sasrec", 0, dim=10, num_heads=4)
 
 
 def test_sasrec_tells_the_order_of_events() -> None:

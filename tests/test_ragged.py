@@ -66,6 +66,30 @@ def test_rows_and_counts(rows: list[list[int]]) -> None:
 
 
 @few
+@given(
+    lengths=st.lists(st.integers(0, 200), min_size=1, max_size=4),
+    seed=st.integers(0, 2**32 - 1),
+)
+@example(lengths=[63], seed=0)
+@example(lengths=[64], seed=0)
+@example(lengths=[64, 64, 0], seed=0)
+@example(lengths=[127, 1], seed=0)
+def test_rows_of_many_blocks(lengths: list[int], seed: int) -> None:
+    """Running sums are taken in blocks of 64."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(0, 4, length).tolist() for length in lengths]
+    history = ragged(rows)
+    assert history.rows.tolist() == [i for i, row in enumerate(rows) for _ in row]
+    assert history.counts.tolist() == [
+        [sum(item >= least for item in row) for row in rows] for least in (1, 2)
+    ]
+    (got,) = compact(history, window=30, fixed_width=True)
+    for row, compacted in zip(rows, got.tolist(), strict=True):
+        kept = [row[i] for i in last_real(row, 30)]
+        assert compacted == [0] * (30 - len(kept)) + kept
+
+
+@few
 @given(rows=ROWS)
 def test_what_a_row_holds_is_masked_in_that_row_only(rows: list[list[int]]) -> None:
     scores = torch.from_numpy(np.random.default_rng(0).random((len(rows), 9)))

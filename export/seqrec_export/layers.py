@@ -14,7 +14,7 @@ EMBEDDING_LIMIT = 1e6  # keeps a dot product of any caller's vector finite
 
 def known_items(history: Ragged) -> Tensor:
     """Item indices -> (B, 1) int32: how many of each row are real items."""
-    return history.count(history.values >= NUM_RESERVED)[:, None].to(torch.int32)
+    return history.counts[1][:, None].to(torch.int32)
 
 
 class GRU(nn.GRU):

@@ -230,7 +230,12 @@ def _quiet() -> Iterator[None]:
     """The exporter prints progress and warns of what is checked here anyway."""
     loggers = [
         logging.getLogger(name)
-        for name in ("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript")
+        for name in (
+            "torch.onnx",
+            "torch.onnx._internal.exporter._registration",
+            "onnxscript",
+            "onnx_ir",
+        )
     ]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -15,6 +15,8 @@ from seqrec_export.graph import Axis, Graph, Spec, row_shape
 CONFIG_FILE = "config.pbtxt"
 CONTRACT_FILE = "contract.json"
 MAX_BATCH_SIZE = 64
+MAX_QUEUE_SIZE = 1000
+_WARMUP_LENGTH = 50
 TRITON_DTYPES = {"string": "BYTES", "float32": "FP32", "int32": "INT32"}
 _CONFIG_DTYPES = {
     "string": model_config_pb2.TYPE_STRING,
@@ -55,13 +57,27 @@ def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
                 target_name=[spec.name],
                 source_input=[graph.source(spec).name],
             )
-    config.dynamic_batching.SetInParent()
+    # No queue delay: requests that wait for a running batch are the next one anyway. Past this many
+    # of them a caller is told UNAVAILABLE at once, instead of an answer after its deadline.
+    config.dynamic_batching.default_queue_policy.max_queue_size = MAX_QUEUE_SIZE
     config.version_policy.latest.num_versions = 1
     config.instance_group.add(count=1)  # no kind: a GPU where there is one
+    _add_warmup(config, graph)
     # One thread an instance: more of them serve concurrent requests slower, not faster.
     for name in ("intra_op_thread_count", "inter_op_thread_count"):
         config.parameters[name].string_value = "1"
     return config
+
+
+def _add_warmup(config: Any, graph: Graph) -> None:
+    """A request of unknown values before the first real one, which finds all memory allocated."""
+    for batch_size in (1, config.max_batch_size):
+        sample = config.model_warmup.add(name=f"batch {batch_size}", batch_size=batch_size)
+        for spec in graph.inputs:
+            tensor = sample.inputs[spec.name]
+            tensor.data_type = _CONFIG_DTYPES[spec.dtype]
+            tensor.dims.extend(_WARMUP_LENGTH if dim < 0 else dim for dim in _dims(spec.shape))
+            tensor.zero_data = True
 
 
 def config_text(config: Any) -> str:

@@ -13,15 +13,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export import graph, layers, losses
 from seqrec_export.batches import Indices, by_length, gather_items, num_batches, windows
+from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
 from seqrec_export.histories import Dataset, Part
 from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+
+# Added to a logit that must not count. Its exponential is 0 in any precision, and being finite (in
+# half precision too, and twice) it leaves a row of pure padding finite.
+_HIDDEN = -1e4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +55,18 @@ class SASRecConfig:
 
 
 class _Layer(nn.Module):
-    """Post-norm transformer layer; each sub-layer has a norm of its own."""
+    """Post-norm transformer layer; each sub-layer has a norm of its own.
+
+    Steps are rows of one matrix and heads are taken one by one because of ONNX Runtime's CPU
+    kernels: a linear layer over rows is one Gemm, bias included; narrower products cost less than
+    transposing to (B, H, L, D / H); and residual and norm over three axes would be fused into
+    SkipLayerNormalization, which takes four times as long as the two.
+    """
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
+        self.scale = (config.dim // config.num_heads) ** -0.5
         self.query = nn.Linear(config.dim, config.dim)
         self.key_value = nn.Linear(config.dim, 2 * config.dim)
         self.out = nn.Linear(config.dim, config.dim)
@@ -67,21 +80,42 @@ class _Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, queries: Tensor, x: Tensor, allowed: Tensor) -> Tensor:
-        """(B, Q, D), (B, L, D), (B, Q, L) what each query may look at -> (B, Q, D)."""
-        query = self._heads(self.query(queries))
-        key, value = (self._heads(part) for part in self.key_value(x).chunk(2, dim=-1))
-        logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
-        weights = logits.masked_fill(~allowed[:, None], float("-inf")).softmax(dim=-1)
-        attended = (self.dropout(weights) @ value).transpose(1, 2).flatten(2)
-        x = self.attention_norm(queries + self.dropout(self.out(attended)))
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B * L, D), (B, L, L) added to the logits -> (B * L, D)."""
+        shape = (*mask.shape[:2], x.shape[1] // self.num_heads)
+        attended = []
+        for head in self._heads():
+            query, key, value = (F.linear(x, *part).view(shape) for part in head)
+            logits = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=self.scale)
+            attended.append((self.dropout(logits.softmax(dim=-1)) @ value).flatten(0, 1))
+        return self._close(x, torch.cat(attended, dim=1))
+
+    def last(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, D), (B, 1, L) added to the logits -> (B, D): the last step alone, no dropout.
+
+        No step's key or value is computed. A query q meets the key W x + b as (q W) x, for b moves
+        all logits alike; the weights add up to 1, so a value's W and b are applied to the sum.
+        """
+        last = x[:, -1]
+        attended = []
+        for query, (key, _), value in self._heads():
+            asked = (F.linear(last, *query) @ key)[:, None]
+            logits = torch.baddbmm(mask, asked, x.transpose(1, 2), alpha=self.scale)
+            attended.append(F.linear((logits.softmax(dim=-1) @ x)[:, 0], *value))
+        return self._close(last, torch.cat(attended, dim=1))
+
+    def _heads(self) -> Iterator[tuple[tuple[Tensor, Tensor], ...]]:
+        """Of each head: weight (D / H, D) and bias (D / H,) of its query, key and value."""
+        weight = torch.cat([self.query.weight, self.key_value.weight]).chunk(3 * self.num_heads)
+        bias = torch.cat([self.query.bias, self.key_value.bias]).chunk(3 * self.num_heads)
+        parts = list(zip(weight, bias, strict=True))  # queries of all heads, then keys, then values
+        return (tuple(parts[head :: self.num_heads]) for head in range(self.num_heads))
+
+    def _close(self, x: Tensor, attended: Tensor) -> Tensor:
+        """(N, D) what was attended from, (N, D) the heads' findings -> (N, D)."""
+        x = self.attention_norm(x + self.dropout(self.out(attended)))
         normed: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
         return normed
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, H, L, D / H)."""
-        batch, length, dim = x.shape
-        return x.reshape(batch, length, self.num_heads, dim // self.num_heads).transpose(1, 2)
 
 
 class SASRec(nn.Module):
@@ -92,6 +126,11 @@ class SASRec(nn.Module):
 
     def __init__(self, config: SASRecConfig, rows: Mapping[str, int]) -> None:
         super().__init__()
+        if config.dim % config.num_heads:
+            raise SeqrecError(
+                f"sasrec: dim {config.dim} is not a multiple of num_heads {config.num_heads}; "
+                "change one of them"
+            )
         self.config = config
         self.items = nn.Embedding(rows["items"], config.dim, padding_idx=PAD)
         nn.init.normal_(self.items.weight[NUM_RESERVED:], std=config.dim**-0.5)
@@ -124,16 +163,17 @@ class SASRec(nn.Module):
         x = self.items(history) * self.config.dim**0.5 + self.positions[start:]
         x = self.dropout(self.norm(x))
         step = torch.arange(length, device=history.device)
-        causal = step[:, None] >= step[None]
-        # Every position may look at itself, so a row of pure padding stays finite.
-        allowed = causal & (history != PAD)[:, None] | (step[:, None] == step[None])
+        future = torch.where(step[:, None] >= step[None], 0.0, _HIDDEN).to(x.dtype)
+        padding = torch.where(history != PAD, 0.0, _HIDDEN).to(x.dtype)[:, None]
+        mask, rows = future + padding, x.flatten(0, 1)
         for layer in self.layers[:-1]:
-            x = layer(x, x, allowed)
+            rows = layer(rows, mask)
+        final = self.layers[-1]
+        assert isinstance(final, _Layer)
         if last_only:
-            last: Tensor = self.layers[-1](x[:, -1:], x, allowed[:, -1:])
-            return last
-        states: Tensor = self.layers[-1](x, x, allowed)
-        return states
+            return final.last(rows.view_as(x), padding)[:, None]
+        states: Tensor = final(rows, mask)
+        return states.view_as(x)
 
     def encode(self, history: Ragged) -> Tensor:
         """Item indices, oldest first, padding anywhere -> (B, D) user embedding."""

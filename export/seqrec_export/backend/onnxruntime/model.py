@@ -8,9 +8,8 @@ with the interpreter's packages. It serves the same repository that the native b
 from __future__ import annotations
 
 import json
-import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +37,7 @@ ONNX_TYPES = {
     "TYPE_FP64": "double",
     "TYPE_STRING": "string",
 }
+MOST_FRAMED = 100_000  # about 20 MB
 BATCH_INPUT_TYPES = {"TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
 
 
@@ -79,32 +79,23 @@ class Layout:
             feeds[target] = items.repeat([shape[0] for shape in shapes], axis=0)
         return feeds
 
-    def split(self, outputs: Feeds, inputs: Sequence[Feeds]) -> Iterator[Feeds]:
+    def split(self, outputs: Feeds, inputs: Sequence[Feeds]) -> list[Feeds]:
         """What the file gives -> each request's share."""
         if not self.batched:
-            yield outputs
-            return
-        shapes = {
-            name: [
-                request[self.scattered[name]].shape
-                if name in self.scattered
-                else (len(next(iter(request.values()))), *array.shape[1:])
-                for request in inputs
-            ]
-            for name, array in outputs.items()
-        }
-        done = dict.fromkeys(outputs, 0)
-        flat = {name: array.reshape(-1) for name, array in outputs.items()}
-        for name, array in flat.items():
-            if len(array) != sum(map(math.prod, shapes[name])):
-                raise ValueError(f"output {name!r} has {outputs[name].shape} for {shapes[name]}")
-        for i in range(len(inputs)):
-            share: Feeds = {}
-            for name, array in flat.items():
-                begin, shape = done[name], shapes[name][i]
-                done[name] += math.prod(shape)
-                share[name] = array[begin : done[name]].reshape(shape)
-            yield share
+            return [outputs]
+        rows = [len(next(iter(request.values()))) for request in inputs]
+        shares: list[Feeds] = [{} for _ in inputs]
+        for name, array in outputs.items():
+            source = self.scattered.get(name)
+            counts = rows if source is None else [request[source].size for request in inputs]
+            if len(array) != sum(counts):
+                raise ValueError(f"output {name!r} has {len(array)} rows for a batch of {counts}")
+            begin = 0
+            for share, request, count in zip(shares, inputs, counts, strict=True):
+                part = array[begin : begin + count]
+                share[name] = part if source is None else part.reshape(request[source].shape)
+                begin += count
+        return shares
 
 
 class TritonPythonModel:
@@ -146,7 +137,7 @@ class TritonPythonModel:
             return []
         try:
             arrays = self.session.run(names, self.layout.join(inputs))
-            shares = list(self.layout.split(dict(zip(names, arrays, strict=True)), inputs))
+            shares = self.layout.split(dict(zip(names, arrays, strict=True)), inputs)
         # ONNX Runtime's errors have no common class, and an exception out of `execute` would fail
         # every request of the batch, which are strangers to each other.
         except Exception as error:
@@ -264,13 +255,23 @@ def deserialize_bytes_tensor(encoded: Array) -> Array:
     return array
 
 
+class Framed(dict[str, bytes]):
+    """str -> its length and bytes, kept: the same items are recommended again and again."""
+
+    def __missing__(self, item: str) -> bytes:
+        if len(self) >= MOST_FRAMED:
+            self.clear()
+        data = item.encode()
+        framed = self[item] = struct.pack("<I", len(data)) + data
+        return framed
+
+
+FRAMED = Framed()
+
+
 def serialize_byte_tensor(array: Array) -> bytes | tuple[()]:
     """str -> Triton's string tensor; an empty one is `()`, as the replaced function has it."""
-    if array.size == 0:
-        return ()
-    items = list(map(str.encode, array.ravel().tolist()))
-    pack = struct.Struct("<I").pack
-    return b"".join([part for item in items for part in (pack(len(item)), item)])
+    return b"".join(map(FRAMED.__getitem__, array.ravel().tolist())) if array.size else ()
 
 
 # The stub looks these two up in its utility module for each string tensor; its own take 3 to 4

@@ -1,0 +1,236 @@
+"""What serving costs: Triton over gRPC beside ONNX Runtime and PyTorch in process.
+
+    python bench/serving.py RUN [--graph NAME] [--concurrency 1,32] [--rounds 3] [--seconds 4]
+
+Requests are the held-out rows of the run's log, one user each, histories as long as they are.
+Triton is the embedded one with its Python-based backend, asked by NVIDIA's own load generator,
+`perf_analyzer`, over gRPC on the same cores; in process, as many threads as the concurrency call
+one session (or network) with a request each. Contenders take turns, `--rounds` times; shown are
+medians.
+
+perf_analyzer comes with the wheel tritonclient 2.50.0 and is fetched by pip into a temporary
+folder, unless `--perf-analyzer` names one. (pytriton's wheel holds the two libraries it wants.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+import tritonclient.grpc as grpc
+
+from seqrec_export import server
+from seqrec_export.cases import stack
+from seqrec_export.exported import Exported, export_run
+from seqrec_export.raw_requests import Request
+from seqrec_export.reference import PyTorch
+from seqrec_export.repository import publish
+from seqrec_export.run import load
+from seqrec_export.runtime import answer, session
+from seqrec_export.verification import refused, verify
+
+Figures = dict[str, float]  # requests a second, and latencies in ms
+WHEEL = "tritonclient==2.50.0"
+LIBRARIES = {"libb64": "libb64.so.0d", "libcudart": "libcudart.so.12"}
+
+
+def in_process(
+    ask: Callable[[Request], Any], requests: list[Request], threads: int, seconds: float
+) -> Figures:
+    """Each thread asks one request after the other."""
+    latencies: list[list[float]] = [[] for _ in range(threads)]
+    end = time.perf_counter() + seconds
+
+    def work(number: int) -> None:
+        i = number
+        while (began := time.perf_counter()) < end:
+            ask(requests[i % len(requests)])
+            latencies[number].append(time.perf_counter() - began)
+            i += 1
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
+    began = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    taken = time.perf_counter() - began
+    times = sorted(1000 * t for some in latencies for t in some)
+    return {
+        "requests/s": len(times) / taken,
+        "p50": times[len(times) // 2],
+        "p99": times[len(times) * 99 // 100],
+    }
+
+
+class PerfAnalyzer:
+    """NVIDIA's load generator, and the requests that it sends."""
+
+    def __init__(self, binary: Path | None, folder: Path) -> None:
+        self.binary = binary or fetched(folder)
+        self.folder = folder
+        libraries = folder / "libraries"
+        libraries.mkdir()
+        for found in (server.find_triton().parent.parent / "nvidia_pytriton.libs").iterdir():
+            if alias := LIBRARIES.get(found.name.partition("-")[0]):
+                (libraries / alias).symlink_to(found)
+        self.environment = os.environ | {"LD_LIBRARY_PATH": str(libraries)}
+
+    def write(self, requests: list[Request]) -> None:
+        data = [
+            {
+                name: {"content": values[0].tolist(), "shape": list(values.shape[1:])}
+                for name, values in request.items()
+            }
+            for request in requests
+        ]
+        (self.folder / "requests.json").write_text(json.dumps({"data": data}))
+
+    def run(self, url: str, model: str, concurrency: int, seconds: float) -> Figures:
+        table = self.folder / "figures.csv"
+        command = [
+            str(self.binary),
+            *("-m", model, "-u", url, "-i", "grpc", "-b", "1", "--percentile", "50"),
+            *(
+                "--concurrency-range",
+                str(concurrency),
+                "--measurement-interval",
+                str(int(1000 * seconds / 3)),
+            ),
+            *("--stability-percentage", "999", "--max-trials", "3"),
+            *("--input-data", str(self.folder / "requests.json"), "-f", str(table)),
+        ]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        if done.returncode or not table.exists():
+            raise SystemExit(f"perf_analyzer failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        with table.open() as file:
+            (row,) = csv.DictReader(file)
+        table.unlink()
+        return {
+            "requests/s": float(row["Inferences/Second"]),
+            "p50": float(row["p50 latency"]) / 1000,
+            "p99": float(row["p99 latency"]) / 1000,
+        }
+
+
+def fetched(folder: Path) -> Path:
+    """Download the wheel, and take the binary out of it."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), WHEEL]
+    subprocess.run(command, check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("/perf_analyzer"))
+        binary = Path(archive.extract(name, folder))
+    binary.chmod(0o755)
+    return binary
+
+
+def batching(url: str, model: str) -> tuple[int, int]:
+    """(rows answered, executions) since the server's start."""
+    client = grpc.InferenceServerClient(url)
+    stats = client.get_inference_statistics(model).model_stats[0]
+    client.close()
+    return stats.inference_count, stats.execution_count
+
+
+def verified(run_folder: Path) -> Exported:
+    exported = export_run(load(run_folder))
+    if said := refused(exported, verify(exported)):
+        raise SystemExit(said)
+    return exported
+
+
+def main() -> None:
+    assert __doc__
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a run of `seqrec-export train` or `build`")
+    parser.add_argument("--graph", help="default: the model's first, which recommends or rates")
+    parser.add_argument("--concurrency", default="1,32")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="a measurement")
+    parser.add_argument("--perf-analyzer", type=Path)
+    arguments = parser.parse_args()
+    exported = verified(arguments.run)
+    graph = exported.graphs[arguments.graph or next(iter(exported.graphs))]
+    requests = [stack(graph, [row]) for row in exported.run.held_out]
+    lengths = [max(values.shape[1] for values in request.values()) for request in requests]
+    torch.set_num_threads(1)
+    runtime = session(exported.model_file(graph.name), threads=1)
+    pytorch = PyTorch(exported.run.net, exported.run.vocabularies)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        publish(exported, folder / "repository")
+        load_generator = PerfAnalyzer(arguments.perf_analyzer, folder)
+        load_generator.write(requests)
+        with server.start(
+            folder / "repository", grpc_port=0, http_port=0, metrics_port=0
+        ) as triton:
+            url = triton.grpc_url
+
+            def over_grpc(concurrency: int) -> Figures:
+                before = batching(url, graph.name)
+                figures = load_generator.run(url, graph.name, concurrency, arguments.seconds)
+                after = batching(url, graph.name)
+                return figures | {"batch": (after[0] - before[0]) / (after[1] - before[1])}
+
+            contenders: Mapping[str, Callable[[int], Figures]] = {
+                "PyTorch eager, in process": lambda n: in_process(
+                    lambda r: pytorch.answer(graph, r), requests, n, arguments.seconds
+                ),
+                "ONNX Runtime, in process": lambda n: in_process(
+                    lambda r: answer(runtime, graph, r), requests, n, arguments.seconds
+                ),
+                "Triton, gRPC": over_grpc,
+            }
+            print(
+                f"{graph.name}: {len(requests)} requests of {min(lengths)} to {max(lengths)} ids "
+                f"(median {statistics.median(lengths):g}), "
+                f"{len(exported.run.vocabularies['items']):,} items, {os.cpu_count()} cores, "
+                f"onnxruntime {onnxruntime.__version__}, torch {torch.__version__}"
+            )
+            for concurrency in map(int, arguments.concurrency.split(",")):
+                show(concurrency, contenders, arguments.rounds)
+
+
+def show(concurrency: int, contenders: Mapping[str, Callable[[int], Figures]], rounds: int) -> None:
+    measured: dict[str, list[Figures]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, measure in contenders.items():
+            measured[name].append(measure(concurrency))
+    medians = {
+        name: {key: statistics.median(f[key] for f in some) for key in some[0]}
+        for name, some in measured.items()
+    }
+    base = medians["ONNX Runtime, in process"]
+    head = ("requests/s", "of ORT", "p50 ms", "less ORT", "p99 ms", "batch")
+    print(f"\nconcurrency {concurrency:<14}", *(f"{column:>10}" for column in head))
+    for name, row in medians.items():
+        columns = (
+            f"{row['requests/s']:.0f}",
+            f"{row['requests/s'] / base['requests/s']:.2f}",
+            f"{row['p50']:.2f}",
+            f"{row['p50'] - base['p50']:+.2f}",
+            f"{row['p99']:.2f}",
+            f"{row.get('batch', 1):.1f}",
+        )
+        print(f"{name:26}", *(f"{column:>10}" for column in columns), flush=True)
+
+
+if __name__ == "__main__":
+    main()
