@@ -89,12 +89,15 @@ def test_a_name_that_is_no_model_is_refused_with_those_that_are(folder: Path) ->
 
 
 def test_the_command_says_how_to_undo_it(folder: Path) -> None:
+    whole = (folder / "report.html").read_text()
     result = CliRunner().invoke(app, ["rollback", "caser", "-r", str(folder)])
     assert result.exit_code == 0
     assert "caser, caser_encoder, caser_scorer: version 2, before 3" in result.stdout
+    assert (folder / "report.html").read_text() != whole
     undo = result.stderr.partition("seqrec-export ")[2].split()
     assert CliRunner().invoke(app, undo).exit_code == 0
     assert there(folder) == [1, 2, 3]
+    assert (folder / "report.html").read_text() == whole
     shown = CliRunner().invoke(app, ["rollback", "caser", "-r", str(folder), "--json"])
     assert json.loads(shown.stdout) == {"graphs": GRAPHS, "before": 3, "version": 2}
 

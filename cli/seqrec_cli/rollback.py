@@ -31,6 +31,9 @@ def rollback(
     done = roll_back(folder, model, to)
     if json:
         print_json({"graphs": done.graphs, "before": done.before, "version": done.version})
-        return
-    typer.echo(f"{', '.join(done.graphs)}: version {done.version}, before {done.before}")
-    note(f"undo it with: seqrec-export rollback {model} --to {done.before} -r {folder}")
+    else:
+        typer.echo(f"{', '.join(done.graphs)}: version {done.version}, before {done.before}")
+        note(f"undo it with: seqrec-export rollback {model} --to {done.before} -r {folder}")
+    from seqrec_export.repository import report_again  # imports PyTorch: not before it is done
+
+    report_again(folder)

@@ -20,7 +20,9 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import inside, read_json, sha256_file, write_json
 
 MANIFEST_FILE = "manifest.json"
+# Named again here, because what writes them imports PyTorch, for which `serve` has no use.
 CONFIG_FILE = "config.pbtxt"
+VERDICT_FILE = "parity.json"
 VERSION_FILES = ("model.onnx", "model.onnx.data")  # what a verdict vouches for in a version
 Manifest = dict[str, dict[int, dict[str, Any]]]  # model -> version -> "files" and more
 
@@ -143,7 +145,7 @@ def difference(folder: Path, files: Mapping[str, str]) -> str:
 def vouched(folder: Path) -> bool:
     """Whether a version's model is the one that the verdict beside it was spoken on."""
     try:
-        files = read_json(folder / "parity.json")["files"]
+        files = read_json(folder / VERDICT_FILE)["files"]
         return not difference(folder, {n: files[n] for n in VERSION_FILES if n in files})
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -87,7 +87,7 @@ def publish(exported: Exported, repository: Path, *, keep: int = 3) -> list[Publ
             )
             for name in verified:
                 _drop(repository, name, old[name], staging)
-            report_served(repository)
+            _write_report(repository)
     return [Published(name=name, version=version, new=new) for name in verified]
 
 
@@ -175,7 +175,13 @@ def _drop(repository: Path, name: str, old: list[int], trash: Path) -> None:
                 (folder / str(version)).rename(trash / f"{name}.{version}")
 
 
-def report_served(repository: Path) -> None:
+def report_again(repository: Path) -> None:
+    """Write report.html anew, after another version has become the newest."""
+    with writing(repository):
+        _write_report(repository)
+
+
+def _write_report(repository: Path) -> None:
     """report.html over the newest listed version of every model that this version knows."""
     manifest = read_manifest(repository) or {}
     entries: dict[str, list[dict[str, Any]]] = {}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import PARITY_FILE
 from seqrec_export.folders import read_json
 from seqrec_export.published import (
+    VERDICT_FILE,
     models,
     problems,
     rolled_back,
@@ -17,7 +17,6 @@ from seqrec_export.published import (
     write_manifest,
     writing,
 )
-from seqrec_export.repository import report_served
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,6 @@ def roll_back(repository: Path, model: str, to: int | None = None) -> RolledBack
             for version in versions(repository / name):
                 if version > target:
                     (repository / name / str(version)).rename(aside / str(version))
-        report_served(repository)
     return RolledBack(graphs=graphs, before=before, version=target)
 
 
@@ -70,7 +68,7 @@ def _graphs(repository: Path, model: str) -> list[str]:
     for name in models(repository):
         sound = [version for version, problem in problems(repository, name).items() if not problem]
         if sound:
-            verdict = read_json(repository / name / str(sound[-1]) / PARITY_FILE)
+            verdict = read_json(repository / name / str(sound[-1]) / VERDICT_FILE)
             found.setdefault(str(verdict.get("model")), []).append(name)
     if model not in found:
         raise SeqrecError(f"{repository} holds no model {model!r}; it holds {', '.join(found)}")
