@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/seqrec-export demo
 
 test: $(READY) $(OLD_RUNTIME)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint test
 

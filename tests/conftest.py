@@ -1,5 +1,7 @@
 """One training, export and verification of every model a session; every test looks at the same."""
 
+import fcntl
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -8,12 +10,12 @@ import pytest
 from served import GRAPHS, TOP_K, Served, small_config
 from test_export import copy
 
-from seqrec_export.exported import Exported, export_run
+from seqrec_export.exported import Exported, export_run, find_export
 from seqrec_export.interactions import Interactions
 from seqrec_export.models import MODELS
 from seqrec_export.readers.synthetic import generate
 from seqrec_export.repository import publish
-from seqrec_export.run import train
+from seqrec_export.run import load, train
 from seqrec_export.verification import refused, verify
 
 
@@ -26,16 +28,25 @@ def interactions() -> Interactions:
 def exports(
     interactions: Interactions, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Exported]:
-    """Model name -> its verified export; made when it is first asked for."""
-    folder = tmp_path_factory.mktemp("runs")
+    """Model name -> its verified export; made when it is first asked for, not to be changed."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers, who share what one of them has made
+    folder = folder / "exports"
+    folder.mkdir(exist_ok=True)
 
     @cache
     def export(name: str) -> Exported:
-        config = small_config(name)
-        run = train(MODELS[name], interactions, config, folder / name, progress=False)
-        exported = export_run(run, TOP_K)
-        assert not refused(exported, verify(exported))
-        return exported
+        made = folder / f"{name} is made"
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                config = small_config(name)
+                run = train(MODELS[name], interactions, config, folder / name, progress=False)
+                exported = export_run(run, TOP_K)
+                assert not refused(exported, verify(exported))
+                made.touch()
+        return find_export(load(folder / name))
 
     return export
 

@@ -391,9 +391,12 @@ def test_a_triton_that_serves_other_weights_is_found_out(
         assert CliRunner().invoke(app, arguments).exit_code == 0
 
 
-def test_an_address_without_a_server_is_said(exports: Callable[[str], Exported]) -> None:
+def test_an_address_without_a_server_is_said(
+    exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    exported = copied(exports("caser"), tmp_path / "run")
     with pytest.raises(SeqrecError, match="seqrec-export serve"):
-        verify(exports("caser"), url="127.0.0.1:1")
+        verify(exported, url="127.0.0.1:1")
 
 
 def test_the_help_of_verify_explains_itself() -> None:
