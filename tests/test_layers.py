@@ -213,18 +213,3 @@ def test_the_attention_of_gru4att_is_a_softmax_over_the_real_steps(length: int, 
         weights = torch.cat(logits).exp() / torch.cat(logits).exp().sum()
         pooled = sum(weight * state for weight, state in zip(weights, states[0], strict=True))
         torch.testing.assert_close(vector, model.out(pooled), rtol=1e-4, atol=1e-5)
-
-
-@few
-@given(top_k=st.integers(1, 12), seed=SEEDS)
-def test_top_items_never_gives_reserved_rows(top_k: int, seed: int) -> None:
-    scores = torch.from_numpy(np.random.default_rng(seed).normal(size=(4, 12)).astype(np.float32))
-    scores[:, :2] = 1e30
-    scores[3, 2:] = layers.LOWEST
-    indices, values = layers.top_items(scores, top_k)
-    for row in range(4):
-        best = sorted(range(2, 12), key=lambda i: -scores[row, i].item())
-        real = [i for i in best if scores[row, i] > layers.LOWEST][:top_k]
-        assert indices[row].tolist() == real + [0] * (top_k - len(real))
-        assert values[row, : len(real)].tolist() == [scores[row, i].item() for i in real]
-        assert (values[row, len(real) :] == layers.LOWEST).all()
