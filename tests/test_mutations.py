@@ -24,6 +24,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import Exported
 from seqrec_export.folders import read_json, write_json
 from seqrec_export.graph import Graph
+from seqrec_export.models import sasrec
 from seqrec_export.onnx_export import export_graph
 from seqrec_export.ragged import Ragged
 from seqrec_export.repository import publish
@@ -78,7 +79,11 @@ def positions_shifted(net: Net) -> None:
     net.positions.copy_(net.positions.roll(1, dims=0))
 
 
-def mask_dropped(patch: Patch) -> None:
+def attention_unmasked(patch: Patch) -> None:
+    patch.setattr(sasrec, "_HIDDEN", 0.0)
+
+
+def pooling_unmasked(patch: Patch) -> None:
     patch.setattr(Tensor, "masked_fill", lambda self, mask, value: self)
 
 
@@ -309,8 +314,8 @@ def truncated(path: Path) -> None:
 
 MUTATIONS = {
     "positions shifted by one": Mutation("sasrec_encoder", {"values"}, net=positions_shifted),
-    "attention mask dropped": Mutation("sasrec_encoder", {"values"}, patch=mask_dropped),
-    "pooling mask dropped": Mutation("gru4att_encoder", {"values"}, patch=mask_dropped),
+    "attention mask dropped": Mutation("sasrec_encoder", {"values"}, patch=attention_unmasked),
+    "pooling mask dropped": Mutation("gru4att_encoder", {"values"}, patch=pooling_unmasked),
     "linear_before_reset flipped": Mutation("mlink_encoder", {"values"}, model=linear_before_reset),
     "GRU runs over the padding": Mutation(
         "mlink_encoder", {"values"}, model=gru_reads_past_the_end
