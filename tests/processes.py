@@ -41,3 +41,14 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory of a process and its descendants, what they share counted once (PSS)."""
+    total = 0
+    for member in (pid, *descendants(pid)):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total

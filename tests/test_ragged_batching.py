@@ -1,0 +1,76 @@
+"""Requests of every length share batches in the real Triton, and none sees what the others hold."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from served import GRAPHS, Served, assert_same, serving
+from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelStatisticsRequest
+from wire import DEADLINE, Tensors, connect, message, read_answer, stub
+
+from seqrec_export.cases import Case, classes_of, draw
+from seqrec_export.exported import Exported
+
+RAGGED = [
+    name
+    for name, (_, graph) in GRAPHS.items()
+    if any(isinstance(spec.shape[1], str) for spec in graph.inputs)
+]
+REQUESTS = 1000
+AT_ONCE = 32
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[Any]:
+    with serving(repository) as url, connect(url) as channel:
+        yield stub(channel)
+
+
+def mixed_requests(served: Served, number: int, seed: int) -> list[ModelInferRequest]:
+    """Of 1 to 5 users and histories of 0 to 200 steps, of every class that the graph has."""
+    rng = np.random.default_rng(seed)
+    graph, vocabularies = served.graph, served.exported.run.vocabularies
+    requests = []
+    for i in range(number):
+        names = classes_of(graph)
+        case = Case(
+            name=names[i % len(names)],
+            batch=int(rng.integers(1, 6)),
+            length=int(rng.integers(0, 201)),
+            candidates=int(rng.integers(0, 101)),
+        )
+        requests.append(message(graph.name, draw(graph, vocabularies, rng, case)))
+    return requests
+
+
+def requests_and_runs(server: Any, model: str) -> np.ndarray:
+    answer = server.ModelStatistics(ModelStatisticsRequest(name=model), timeout=DEADLINE)
+    (found,) = answer.model_stats
+    return np.array([found.inference_stats.success.count, found.execution_count])
+
+
+def test_requests_of_every_length_share_batches_and_keep_their_answers(
+    server: Any, exports: Callable[[str], Exported]
+) -> None:
+    each = -(-REQUESTS // len(RAGGED))
+    counts = np.zeros(2, np.int64)
+
+    def ask(request: ModelInferRequest) -> Tensors:
+        return read_answer(server.ModelInfer(request, timeout=DEADLINE))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for seed, name in enumerate(RAGGED):
+            exported = exports(GRAPHS[name][0])
+            requests = mixed_requests(Served(exported, exported.graphs[name]), each, seed)
+            alone = [ask(request) for request in requests]
+            before = requests_and_runs(server, name)
+            together = list(pool.map(ask, requests))
+            counts += requests_and_runs(server, name) - before
+            for got, expected in zip(together, alone, strict=True):
+                assert_same(got, expected, tolerance=1e-6)
+    requests_, runs = counts
+    assert requests_ == each * len(RAGGED) >= REQUESTS
+    assert requests_ > 2 * runs, f"{requests_} requests in {runs} runs"
