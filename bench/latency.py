@@ -217,11 +217,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--batch", default="1,8,64", help="rows of a request, e.g. 1,64")
     parser.add_argument("--length", type=int, default=50, help="ids a history")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--seconds", type=float, default=4.0, help="of measuring a system")
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
-    reason = why_no_compiler()
+    reason = "left out" if options.no_compile else why_no_compiler()
     print(
         f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, "
         f"Python {platform.python_version()}, 1 thread, histories of {options.length}"
