@@ -17,7 +17,7 @@ from served import LOWEST, TOP_K, Served
 from torch import Tensor, nn
 
 from seqrec_cli import options
-from seqrec_export import onnx_export
+from seqrec_export import layers, onnx_export
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import Exported, export_run, find_export
 from seqrec_export.folders import read_json
@@ -64,7 +64,7 @@ class Searcher(nn.Module):
     def forward(self, user: Tensor, seen: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         catalogue = Catalogue(self.vectors, self.bias, self.popularity)
         history = Ragged(seen, lengths, steps=torch.arange(1))
-        known = history.count(seen >= 2)[:, None]
+        known = layers.known_items(history)
         return best_items(self.search, catalogue, user, self.top_k, history, known)
 
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from served import GRAPHS, TOP_K, WINDOW, copied
 from torch import Tensor, nn
 
-from seqrec_export import layers
+from seqrec_export import item_search, layers, retrieval
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import Exported
 from seqrec_export.folders import read_json, write_json
@@ -178,7 +178,7 @@ def one_dense_weight(model: onnx.ModelProto) -> None:
 
 
 def seen_items_kept(patch: Patch) -> None:
-    patch.setattr(layers, "mask_seen", lambda scores, history: scores)
+    patch.setattr(item_search, "_masked", lambda scores, user, seen, lowest: scores)
 
 
 def unknown_candidates_scored(patch: Patch) -> None:
@@ -186,7 +186,10 @@ def unknown_candidates_scored(patch: Patch) -> None:
 
 
 def no_cold_start(patch: Patch) -> None:
-    patch.setattr(layers, "cold_start", lambda scores, known, popularity: scores)
+    def as_if_known(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return item_search.best_items(*arguments[:-1])
+
+    patch.setattr(retrieval, "best_items", as_if_known)
 
 
 def unknown_counted_as_known(patch: Patch) -> None:

@@ -6,7 +6,7 @@ Both are plain ONNX operators once exported; what was tried beside them stands i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,18 +84,30 @@ def exact(
 ) -> tuple[Tensor, Tensor]:
     """The search over all vectors as they are."""
 
-    def of_many(user: Tensor, vectors: Tensor, bias: Tensor) -> tuple[Tensor]:
-        return (F.linear(user, vectors, bias),)
+    def of_many(user: Tensor, vectors: Tensor, bias: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+        scores = F.linear(user, vectors, bias)
+        if seen:
+            items, ends = seen
+            scores = _masked(scores, row_numbers(items, ends), items, LOWEST)
+        return tuple(scores.topk(top_k, dim=1))
 
-    def of_one(user: Tensor, vectors: Tensor, bias: Tensor) -> tuple[Tensor]:
+    def of_one(user: Tensor, vectors: Tensor, bias: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+        scores = torch.matmul(vectors, user[:, :, None]).squeeze(2) + bias
+        if seen:
+            items, _ = seen
+            scores = _masked(scores, torch.zeros_like(items), items, LOWEST)
+        return tuple(scores.topk(top_k, dim=1))
+
+    lists = () if seen is None else (seen.values, seen.ends)
+    operands = (user, catalogue.vectors, catalogue.masked_bias(), *lists)
+    if not torch.compiler.is_exporting():
+        scores, items = of_many(*operands)
+    else:
         # ONNX Runtime lays out a matrix on the right for many rows when it loads it, and takes
         # twice as long for one row with that. A matrix on the left it reads as it is.
-        return (torch.matmul(vectors, user[:, :, None]).squeeze(2) + bias,)
-
-    operands = (user, catalogue.vectors, catalogue.masked_bias())
-    (scores,) = _by_batch(user, of_one, of_many, operands)
-    best = _masked(scores, user, seen, LOWEST).topk(top_k, dim=1)
-    return best.values, best.indices
+        size = torch.onnx.ops.symbolic("Size", (user,), dtype=torch.int64, shape=(), version=13)
+        scores, items = torch.cond(size == user.shape[1], of_one, of_many, operands)
+    return scores, items
 
 
 class Int8Search(nn.Module):
@@ -159,7 +171,9 @@ class Int8Search(nn.Module):
         self, catalogue: Catalogue, user: Tensor, top_k: int, seen: Ragged | None
     ) -> tuple[Tensor, Tensor]:
         """A `Search`, which may miss an item whose score is close to the last one's."""
-        coarse = _masked(self.coarse_scores(user), user, seen, _MASKED)
+        coarse = self.coarse_scores(user)
+        if seen is not None:
+            coarse = _masked(coarse, seen.rows, seen.values, _MASKED)
         coarse, items = coarse.topk(_candidates(top_k), dim=1, sorted=False)
         scores = torch.matmul(F.embedding(items, catalogue.vectors), user[:, :, None])
         scores = (scores + F.embedding(items, catalogue.masked_bias()[:, None])).squeeze(2)
@@ -181,33 +195,8 @@ def _without_reserved(scores: Tensor) -> Tensor:
     return scores.index_fill(0, reserved, LOWEST)
 
 
-def _masked(scores: Tensor, user: Tensor, seen: Ragged | None, lowest: float) -> Tensor:
-    """(B, V) scores, (B, D), item indices -> (B, V), what a user has seen at `lowest`."""
-    if seen is None:
-        return scores
-
-    def of_many(items: Tensor, ends: Tensor) -> tuple[Tensor]:
-        return (row_numbers(items, ends),)
-
-    def of_one(items: Tensor, ends: Tensor) -> tuple[Tensor]:
-        return (torch.zeros_like(items),)  # row numbers take more nodes than all of the rest
-
-    (rows,) = _by_batch(user, of_one, of_many, (seen.values, seen.ends))
-    return scores.index_put((rows, seen.values), scores.new_full((1,), lowest))
-
-
-def _by_batch(
-    user: Tensor,
-    of_one: Callable[..., tuple[Tensor, ...]],
-    of_many: Callable[..., tuple[Tensor, ...]],
-    operands: tuple[Tensor, ...],
-) -> tuple[Tensor, ...]:
-    """`of_many(*operands)`; in ONNX `of_one` for a single user, where that is faster."""
-    if not torch.compiler.is_exporting():
-        return of_many(*operands)
-    size = torch.onnx.ops.symbolic("Size", (user,), dtype=torch.int64, shape=(), version=13)
-    chosen: tuple[Tensor, ...] = torch.cond(size == user.shape[1], of_one, of_many, operands)
-    return chosen
+def _masked(scores: Tensor, rows: Tensor, items: Tensor, lowest: float) -> Tensor:
+    return scores.index_put((rows, items), scores.new_full((1,), lowest))
 
 
 def _zero_sum_basis(dim: int) -> Tensor:
