@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
-from fuzz_cases import OK, Case, Rng
+from fuzz_cases import OK, Case
+from fuzz_requests import Rng
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 from load import Ask
@@ -314,7 +315,7 @@ def good_asks(graphs: Mapping[str, Served], each: int, seed: int) -> list[Ask]:
 def summary(results: Iterable[Result]) -> str:
     """How many ended how, and the slowest."""
     results = list(results)
-    ends = Counter(result.end.name if result.end else "nobody there" for result in results)
+    ends = Counter(result.end.name if result.end else "unseen" for result in results)
     slowest = max(results, key=lambda result: result.seconds)
     lines = [
         f"{len(results)} requests: " + ", ".join(f"{n} {name}" for name, n in ends.most_common()),
