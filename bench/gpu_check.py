@@ -42,9 +42,9 @@ from seqrec_export.histories import Dataset, prepare
 from seqrec_export.interactions import Interactions
 from seqrec_export.models import MODELS
 from seqrec_export.readers import read
-from seqrec_export.reference import PyTorch
+from seqrec_export.reference import PyTorch, arguments
 from seqrec_export.run import Run, library_versions, train
-from seqrec_export.runtime import RUNTIME_ERRORS, cuda_session, session, why_no_cuda
+from seqrec_export.runtime import RUNTIME_ERRORS, cuda_session, feeds, session, why_no_cuda
 from seqrec_export.verdict import CPU, CUDA, Verdict
 from seqrec_export.verification import verify
 from seqrec_export.vocabulary import PAD
@@ -123,16 +123,17 @@ def latency(
     lookup = PyTorch(run.net, run.vocabularies)
     looked_up = (lookup.tensors(graph, request) for request in requests)
     tensors = [[tensor.to(device) for tensor in inputs] for inputs in looked_up]
+    flat = [feeds(graph, request) for request in requests]
     net = copy.deepcopy(run.net).to(device).eval()
 
     def eager() -> None:
         for inputs in tensors:
-            graph.function(net, *inputs)
+            graph.function(net, *arguments(graph, inputs))
             wait(device)
 
     def runtime(loaded: onnxruntime.InferenceSession) -> None:
-        for request in requests:
-            loaded.run(None, request)
+        for values in flat:
+            loaded.run(None, values)
 
     contenders: dict[str, Timed] = {EAGER: eager, CPU: partial(runtime, session(path, threads=1))}
     if not why_no_cuda():

@@ -42,9 +42,8 @@ from torch import Tensor, nn
 from seqrec_export.graph import Graph
 from seqrec_export.models import MODELS
 from seqrec_export.onnx_export import export_graph
-from seqrec_export.ragged import Ragged
 from seqrec_export.raw_requests import Request
-from seqrec_export.reference import PyTorch
+from seqrec_export.reference import PyTorch, arguments
 from seqrec_export.runtime import feeds, session
 from seqrec_export.vocabulary import Vocabulary
 
@@ -76,11 +75,7 @@ class Padded(nn.Module):
         self.net, self.graph = net, graph
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        inputs = (
-            Ragged.of(tensor) if spec.ragged else tensor
-            for spec, tensor in zip(self.graph.inputs, tensors, strict=True)
-        )
-        return self.graph.function(self.net, *inputs)[0]
+        return self.graph.function(self.net, *arguments(self.graph, tensors))[0]
 
 
 def draw(graph: Graph, vocabularies: Mapping[str, Vocabulary], batch: int, length: int) -> Request:

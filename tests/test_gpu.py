@@ -65,7 +65,7 @@ def test_on_cuda_the_cpu_looks_up_strings_and_computes_no_float(
 ) -> None:
     path = served.exported.model_file(served.graph.name)
     request = served.request(np.random.default_rng(0), batch=3, length=WINDOW + 3)
-    placed = list(profile(path, request, tmp_path))
+    placed = list(profile(path, runtime.feeds(served.graph, request), tmp_path))
     floats = {
         where: {op for w, op, gives in placed if w == where and gives} for where, *_ in placed
     }
@@ -76,7 +76,7 @@ def test_on_cuda_the_cpu_looks_up_strings_and_computes_no_float(
     assert ours & on_cpu == {"LabelEncoder"}
 
 
-def profile(path: Path, request: Any, folder: Path) -> Iterator[tuple[str, str, bool]]:
+def profile(path: Path, feeds: Any, folder: Path) -> Iterator[tuple[str, str, bool]]:
     """(execution provider, operator, whether it gives a float) of every node that ran."""
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
@@ -84,7 +84,7 @@ def profile(path: Path, request: Any, folder: Path) -> Iterator[tuple[str, str, 
     options.log_severity_level = 3
     providers = [runtime.CUDA, runtime.CPU]
     session = onnxruntime.InferenceSession(path, options, providers=providers)
-    session.run(None, request)
+    session.run(None, feeds)
     for event in json.loads(Path(session.end_profiling()).read_text()):
         args = event.get("args", {})
         if event["cat"] == "Node" and "provider" in args:

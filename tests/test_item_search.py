@@ -28,6 +28,7 @@ from seqrec_export.item_search import (
     exact,
     int8_search,
 )
+from seqrec_export.onnx_export import Traced
 from seqrec_export.parity import compare
 from seqrec_export.ragged import Ragged
 from seqrec_export.repository import publish
@@ -61,7 +62,8 @@ class Searcher(nn.Module):
         self.search = exact if precision == "float32" else int8_search(catalogue, top_k)
         self.top_k = top_k
 
-    def forward(self, user: Tensor, seen: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        user, seen, lengths = tensors
         catalogue = Catalogue(self.vectors, self.bias, self.popularity)
         history = Ragged(seen, lengths, steps=torch.arange(1))
         known = layers.known_items(history)
@@ -72,16 +74,13 @@ class Searcher(nn.Module):
 def runtime(precision: str, bias: bool, folder: Path) -> onnxruntime.InferenceSession:
     """A searcher of `catalogue_of(ROWS, DIM, 0)` in ONNX Runtime."""
     searcher = Searcher(catalogue_of(ROWS, DIM, 0, bias=bias), precision, K)
-    batch, total = torch.export.Dim("batch"), torch.export.Dim("total")
-    shapes = {"user": {0: batch}, "seen": {0: total}, "lengths": {0: batch}}
-    example = (torch.zeros(3, DIM), torch.zeros(6, dtype=torch.int64), torch.full((3,), 2))
-    with onnx_export.quiet():
-        program = torch.export.export(searcher.eval(), example, dynamic_shapes=shapes, strict=False)
-        onnx_program = torch.onnx.export(
-            program, dynamo=True, dynamic_shapes=shapes, opset_version=18, input_names=list(shapes)
-        )
-    assert onnx_program is not None
-    return session(onnx_export.save(onnx_program.model, folder / f"{precision}-{bias}"), threads=1)
+    inputs = [
+        Traced("user", torch.float32, ("batch", DIM)),
+        Traced("seen", torch.int64, ("total",)),
+        Traced("lengths", torch.int64, ("batch",)),
+    ]
+    model = onnx_export.to_onnx(searcher, inputs, ["items", "scores"])
+    return session(onnx_export.save(model, folder / f"{precision}-{bias}"), threads=1)
 
 
 def brute_force(catalogue: Catalogue, users: np.ndarray, seen: list[list[int]]) -> np.ndarray:

@@ -123,10 +123,9 @@ def asking(url: str, callers: int = 8) -> Iterator[list[str]]:
 def test_a_killed_backend_serves_again_under_load(repository: Path) -> None:
     with serve(repository) as served:
         stub = served.the(STUB)
-        with asking(served.url) as failed:
+        with asking(served.url):  # calls may fail now, but none hangs
             os.kill(stub, signal.SIGKILL)
             assert eventually(lambda: "is back after" in served.said())
-            assert failed
         assert f"echo: its process {stub} has died; loading it again" in served.said()
         with asking(served.url) as failed:
             assert eventually(lambda: served.version() == 1)

@@ -10,11 +10,10 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -68,15 +67,15 @@ class _Exported(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Traced:
-    """An input of what torch.export is given."""
+class Traced:
+    """An input of a module that is exported; axes with a name may have any size."""
 
     name: str
     dtype: torch.dtype
     shape: tuple[Axis, ...]
 
 
-def _traced(graph: Graph) -> Iterator[_Traced]:
+def _traced(graph: Graph) -> Iterator[Traced]:
     """The inputs of the ONNX file, and behind each list its `Ragged.steps`.
 
     How wide the padded form of a batch is depends on the lengths in it. torch.export takes no sizes
@@ -84,9 +83,13 @@ def _traced(graph: Graph) -> Iterator[_Traced]:
     """
     for spec in graph.inputs:
         for tensor in (flat(spec), row_shape(spec)) if spec.ragged else (spec,):
-            yield _Traced(tensor.name, _TORCH_DTYPES[tensor.dtype], tensor.shape)
+            yield Traced(tensor.name, _TORCH_DTYPES[tensor.dtype], tensor.shape)
         if spec.ragged:
-            yield _Traced(_steps(spec), torch.int64, (f"longest_{spec.shape[1]}",))
+            yield Traced(_steps(spec), torch.int64, (f"longest_{spec.shape[1]}",))
+
+
+def _axes(inputs: Iterable[Traced]) -> list[str]:
+    return list(dict.fromkeys(a for tensor in inputs for a in tensor.shape if isinstance(a, str)))
 
 
 def _steps(spec: Spec) -> str:
@@ -104,8 +107,12 @@ def export_graph(
 
     Raises SeqrecError where an axis that the graph declares as dynamic was frozen.
     """
-    program = _to_onnx(graph, net.eval())
-    model = program.model
+    inputs = list(_traced(graph))
+    try:
+        model = to_onnx(_Exported(net, graph), inputs, [spec.name for spec in graph.outputs])
+    except UserError as error:
+        axes, reason = ", ".join(_axes(inputs)), " ".join(str(error).split())
+        raise SeqrecError(f"{graph.name} holds for some sizes of {axes} only: {reason}") from error
     for spec in graph.inputs:
         if spec.ragged:
             _make_steps(model.graph, spec)
@@ -186,9 +193,12 @@ def _make_steps(onnx_graph: ir.Graph, spec: Spec) -> None:
     given.replace_all_uses_with(steps)
 
 
-def _to_onnx(graph: Graph, net: nn.Module) -> Any:
-    tensors = list(_traced(graph))
-    axes = dict.fromkeys(a for tensor in tensors for a in tensor.shape if isinstance(a, str))
+def to_onnx(module: nn.Module, inputs: Sequence[Traced], outputs: Sequence[str]) -> ir.Model:
+    """A module of `forward(*tensors)` as ONNX, its inputs and outputs called as they are here.
+
+    Raises torch's UserError where it holds for some sizes of an axis only.
+    """
+    axes = _axes(inputs)
     # No two of the same size, so that no two axes are taken for the same.
     sizes = dict(zip(axes, count(_SIZE_IN_EXAMPLE)))
     example = tuple(
@@ -196,39 +206,33 @@ def _to_onnx(graph: Graph, net: nn.Module) -> Any:
             [sizes[axis] if isinstance(axis, str) else axis for axis in tensor.shape],
             dtype=tensor.dtype,
         )
-        for tensor in tensors
+        for tensor in inputs
     )
     dimensions = {name: torch.export.Dim(name) for name in axes}
     shapes = tuple(
         {i: dimensions[axis] for i, axis in enumerate(tensor.shape) if isinstance(axis, str)}
-        for tensor in tensors
+        for tensor in inputs
     )
     with quiet():
         # torch.export first: it fails loudly where torch.onnx.export would freeze an axis.
-        try:
-            program = torch.export.export(
-                _Exported(net, graph),
-                example,
-                dynamic_shapes={"tensors": shapes},
-                strict=False,
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
-        except UserError as error:
-            reason = " ".join(str(error).split())
-            raise SeqrecError(
-                f"{graph.name} holds for some sizes of {', '.join(axes)} only: {reason}"
-            ) from error
+        program = torch.export.export(
+            module.eval(),
+            example,
+            dynamic_shapes={"tensors": shapes},
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
         onnx_program = torch.onnx.export(
             program,
             dynamo=True,
             dynamic_shapes={"tensors": shapes},  # again, or the axes lose their names
             opset_version=OPSET,
-            input_names=[tensor.name for tensor in tensors],
-            output_names=[spec.name for spec in graph.outputs],
+            input_names=[tensor.name for tensor in inputs],
+            output_names=list(outputs),
             verbose=False,
         )
     assert onnx_program is not None
-    return onnx_program
+    return onnx_program.model
 
 
 def _declare_axes(onnx_graph: ir.Graph, graph: Graph) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -101,11 +101,16 @@ class PyTorch:
         return answers
 
 
+def arguments(graph: Graph, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor | Ragged]:
+    """What `graph.function` takes after the network, from (B, ...) tensors."""
+    return [
+        Ragged.of(tensor) if spec.ragged else tensor
+        for spec, tensor in zip(graph.inputs, tensors, strict=True)
+    ]
+
+
 def _parts(
     graph: Graph, tensors: list[torch.Tensor], rows: int
 ) -> Iterator[list[torch.Tensor | Ragged]]:
     for start in range(0, len(tensors[0]), rows):
-        yield [
-            Ragged.of(tensor[start : start + rows]) if spec.ragged else tensor[start : start + rows]
-            for spec, tensor in zip(graph.inputs, tensors, strict=True)
-        ]
+        yield arguments(graph, [tensor[start : start + rows] for tensor in tensors])
