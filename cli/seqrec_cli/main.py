@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from seqrec_cli.build import build
+from seqrec_cli.clients import clients
 from seqrec_cli.demo import demo
 from seqrec_cli.doctor import doctor
 from seqrec_cli.embed import embed
@@ -35,6 +36,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     (SERVING, serve),
     (SERVING, recommend),
     (SERVING, inspect),
+    (SERVING, clients),
     (SERVING, rollback),
     (SERVING, doctor),
     (SERVING, demo),

@@ -1,0 +1,180 @@
+"""What a backend of another language is built from: `clients/`, the protocol, and the models' types.
+
+A file of `clients/` whose name ends in `.j2` is a template of what the models decide; one with
+`__model__` or `__Model__` in its name becomes one file a model, in snake_case or PascalCase.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from seqrec_export.errors import SeqrecError
+from seqrec_export.folders import read_json, remove, replace_folder
+from seqrec_export.protocol import FILE as PROTO_FILE
+from seqrec_export.protocol import descriptor_set, proto_text
+from seqrec_export.published import models
+
+LANGUAGES = ("node", "go", "java", "cpp")
+CONTRACT_FILE = "contract.json"
+PROTOSET_FILE = "inference.protoset"
+_TEMPLATE = ".j2"
+_BUILT = shutil.ignore_patterns("bin", "build", "dist", "generated", "node_modules", "*.lock")
+
+
+@dataclass(frozen=True)
+class Field:
+    """An input or output of a model, as its contract has it."""
+
+    name: str
+    datatype: str  # BYTES, FP32 or INT32
+    size: int | None  # how many values a row has, None for a list of any length
+    meaning: str
+
+    @property
+    def scalar(self) -> bool:
+        """Whether a row has one value."""
+        return self.size == 1
+
+    @property
+    def pascal(self) -> str:
+        """`history_item_ids` -> `HistoryItemIds`."""
+        return pascal(self.name)
+
+    @property
+    def camel(self) -> str:
+        """`history_item_ids` -> `historyItemIds`."""
+        return self.pascal[0].lower() + self.pascal[1:]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model, as a typed client of it needs it."""
+
+    name: str
+    meaning: str
+    max_batch_size: int
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+
+    @property
+    def pascal(self) -> str:
+        """`two_tower_item_encoder` -> `TwoTowerItemEncoder`."""
+        return pascal(self.name)
+
+    @property
+    def method(self) -> str:
+        """What a client calls it for: `recommend`, `score` or `encode`."""
+        given = {field.name for field in self.outputs}
+        if {"item_ids", "scores"} <= given:
+            return "recommend"
+        return "score" if "scores" in given else "encode"
+
+    @property
+    def embedding(self) -> str:
+        """The output that `encode` gives."""
+        (name,) = (field.name for field in self.outputs if field.name.endswith("_embedding"))
+        return name
+
+
+def pascal(name: str) -> str:
+    """snake_case -> PascalCase."""
+    return "".join(part.capitalize() for part in re.split(r"[^0-9A-Za-z]+", name))
+
+
+def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUAGES) -> list[str]:
+    """Write clients of what a repository holds; returns the names of the models.
+
+    `out` is replaced as a whole, and left alone where anything fails. Raises SeqrecError where the
+    repository is damaged, or where `out` holds something that was not written by this.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _ours(out):
+        raise SeqrecError(f"{out} holds something else; give a new folder with --out")
+    names = models(repository)
+    served = [_served(repository / name / CONTRACT_FILE) for name in names]
+    sources = _sources()
+    staged = out.with_name(f".{out.name}.writing")
+    remove(staged)
+    staged.mkdir(parents=True)
+    try:
+        protocol = descriptor_set().SerializeToString(deterministic=True)
+        (staged / PROTOSET_FILE).write_bytes(protocol)
+        (staged / PROTO_FILE).write_text(proto_text(), encoding="utf-8")
+        for language in languages:
+            shutil.copytree(sources / language, staged / language, ignore=_BUILT)
+            _render(staged / language, served)
+        replace_folder(staged, out)
+    finally:
+        remove(staged)
+    return names
+
+
+def _ours(out: Path) -> bool:
+    return (out / PROTOSET_FILE).is_file()
+
+
+def _sources() -> Path:
+    """`clients/`, in an installed package or beside it in the project."""
+    here = Path(__file__).parent
+    for folder in (here / "clients", here.parents[1] / "clients"):
+        if folder.is_dir():
+            return folder
+    raise SeqrecError("this installation has no clients/; install seqrec-export anew")
+
+
+def _served(path: Path) -> Served:
+    try:
+        contract = read_json(path)
+        fields = [tuple(map(_field, contract[key])) for key in ("inputs", "outputs")]
+        return Served(
+            name=contract["model"],
+            meaning=contract["meaning"],
+            max_batch_size=contract["max_batch_size"],
+            inputs=fields[0],
+            outputs=fields[1],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SeqrecError(f"{path} is not a contract: {error!r}; publish the model anew") from error
+
+
+def _field(entry: dict[str, Any]) -> Field:
+    _, size = entry["shape"]
+    size = size if isinstance(size, int) else None
+    return Field(entry["name"], entry["datatype"], size, entry["meaning"])
+
+
+def _render(folder: Path, served: Sequence[Served]) -> None:
+    environment = Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # source code
+    )
+    environment.filters["comment"] = _comment
+    for template in sorted(folder.rglob(f"*{_TEMPLATE}")):
+        compiled = environment.from_string(template.read_text(encoding="utf-8"))
+        for path, context in _targets(template, served):
+            path.write_text(compiled.render(context), encoding="utf-8")
+        template.unlink()
+
+
+def _comment(text: str) -> str:
+    """A meaning as one line of a comment in any of the languages."""
+    return " ".join(text.replace("*/", "* /").split()).rstrip("\\")
+
+
+def _targets(template: Path, served: Sequence[Served]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    name = template.name.removesuffix(_TEMPLATE)
+    if "__model__" not in name and "__Model__" not in name:
+        yield template.with_name(name), {"models": served}
+        return
+    for model in served:
+        own = name.replace("__model__", model.name).replace("__Model__", model.pascal)
+        yield template.with_name(own), {"models": served, "model": model}
