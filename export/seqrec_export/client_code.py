@@ -1,4 +1,4 @@
-"""What a backend of another language is built from: `clients/`, the protocol, and the models' types.
+"""What a backend of another language is built from: library, protocol, and the models' types.
 
 A file of `clients/` whose name ends in `.j2` is a template of what the models decide; one with
 `__model__` or `__Model__` in its name becomes one file a model, in snake_case or PascalCase.
