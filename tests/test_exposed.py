@@ -7,7 +7,6 @@ import shutil
 import socket
 import stat
 import struct
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tritonclient.grpc as grpc
+from certificates import make_certificates
 from test_server import add_echo
 from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner
@@ -180,20 +180,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("openssl"):
         pytest.skip("openssl, which makes the certificates, is absent")
     folder = tmp_path_factory.mktemp("pem")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for name in ("ca", "stranger"):
-        out = ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
-        openssl(*new, "-x509", "-days", "2", "-subj", f"/CN={name}", *out)
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
-    for name in ("server", "client"):
-        openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
-        request = ["-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-days", "2"]
-        openssl("x509", *request, *signed)
+    make_certificates(folder)
     return folder
 
 

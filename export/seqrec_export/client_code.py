@@ -17,12 +17,12 @@ from jinja2 import Environment, StrictUndefined
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json, remove, replace_folder
+from seqrec_export.openapi import CONTRACT_FILE, OPENAPI_FILE, write_openapi
 from seqrec_export.protocol import FILE as PROTO_FILE
 from seqrec_export.protocol import descriptor_set, proto_text
 from seqrec_export.published import models
 
 LANGUAGES = ("node", "go", "java", "cpp")
-CONTRACT_FILE = "contract.json"
 PROTOSET_FILE = "inference.protoset"
 _TEMPLATE = ".j2"
 _BUILT = shutil.ignore_patterns("bin", "build", "dist", "generated", "node_modules", "*.lock")
@@ -106,6 +106,7 @@ def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUA
         protocol = descriptor_set().SerializeToString(deterministic=True)
         (staged / PROTOSET_FILE).write_bytes(protocol)
         (staged / PROTO_FILE).write_text(proto_text(), encoding="utf-8")
+        write_openapi(repository, staged / OPENAPI_FILE)
         for language in languages:
             shutil.copytree(sources / language, staged / language, ignore=_BUILT)
             _render(staged / language, served)

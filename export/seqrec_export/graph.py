@@ -198,7 +198,7 @@ AGE = Spec(
     name="age",
     dtype="float32",
     shape=("batch", 1),
-    meaning="the user's age in years; NaN is unknown",
+    meaning="the user's age in years; NaN or 0 is unknown",
     usual=(16.0, 99.0),
 )
 MONTH = Spec(

@@ -1,0 +1,202 @@
+"""Triton's JSON endpoint for the models of a repository, as OpenAPI 3.1 describes it.
+
+Triton takes the tensors of KServe's Open Inference Protocol as JSON arrays, flat, and answers the
+same way: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from seqrec_export.folders import read_json, write_json
+from seqrec_export.published import models, versions
+
+OPENAPI_FILE = "openapi.json"
+OPENAPI = "3.1.0"
+# Named again, because what writes them imports PyTorch.
+CONTRACT_FILE = "contract.json"
+GOLDEN_FILE = "golden.json"
+_VALUES: Mapping[str, dict[str, Any]] = {
+    "BYTES": {"type": "string"},
+    "FP32": {"type": "number", "format": "float"},
+    "INT32": {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1},
+}
+_ERROR = {"$ref": "#/components/schemas/Error"}
+_MODELS_ARE_READY = "every model is ready"
+
+
+def write_openapi(repository: Path, path: Path) -> None:
+    """Write the description of a repository's models, with examples from their `golden.json`."""
+    paths: dict[str, Any] = {
+        "/v2/health/live": {"get": _health("serverLive", "the server answers")},
+        "/v2/health/ready": {"get": _health("serverReady", _MODELS_ARE_READY)},
+    }
+    schemas: dict[str, Any] = {
+        "Error": {
+            "type": "object",
+            "required": ["error"],
+            "properties": {"error": {"type": "string"}},
+        }
+    }
+    for name in models(repository):
+        contract = read_json(repository / name / CONTRACT_FILE)
+        schemas[f"{name}_request"] = _request(contract)
+        schemas[f"{name}_answer"] = _answer(contract)
+        golden = _golden(repository / name)
+        paths[f"/v2/models/{name}/infer"] = {"post": _infer(contract, golden)}
+        paths[f"/v2/models/{name}/ready"] = {"get": _health(f"{name}_ready", f"{name} is ready")}
+    write_json(
+        path,
+        {
+            "openapi": OPENAPI,
+            "info": {
+                "title": "Recommendations",
+                "version": version("seqrec-export"),
+                "description": (
+                    "Raw item ids in, item ids and scores out. Tensors are flat, row after row;"
+                    " rows of unequal length are filled up with the empty string. Scores are"
+                    " finite. For an unknown number Triton reads NaN, which standard JSON has not;"
+                    " a list that is shorter than the history says the same of its end."
+                ),
+            },
+            "servers": [{"url": "http://127.0.0.1:8000", "description": "serve --http-port 8000"}],
+            "paths": paths,
+            "components": {"schemas": schemas},
+        },
+    )
+
+
+def _health(operation: str, meaning: str) -> dict[str, Any]:
+    no_content = {"200": {"description": meaning}, "400": {"description": f"not: {meaning}"}}
+    return {"operationId": operation, "summary": f"Whether {meaning}", "responses": no_content}
+
+
+def _infer(contract: Mapping[str, Any], golden: Mapping[str, Any] | None) -> dict[str, Any]:
+    name = contract["model"]
+
+    def body(kind: str, example: Mapping[str, Any] | None) -> dict[str, Any]:
+        content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{name}_{kind}"}}
+        if example is not None:
+            content["examples"] = {
+                "golden": {"summary": golden and golden["case"], "value": example}
+            }
+        return {"application/json": content}
+
+    request = answer = None
+    if golden is not None:
+        request = {"inputs": _tensors(contract["inputs"], golden["inputs"])}
+        outputs = _tensors(contract["outputs"], golden["outputs"])
+        answer = {"model_name": name, "model_version": "1", "outputs": outputs}
+    errors = {
+        "400": "The request is not what the model takes.",
+        "404": "There is no such model.",
+        "500": "The request is no JSON that the server reads, or the model failed.",
+        "503": "The model is not ready, or too many requests wait.",
+    }
+    return {
+        "operationId": name,
+        "summary": contract["meaning"],
+        "requestBody": {"required": True, "content": body("request", request)},
+        "responses": {
+            "200": {"description": contract["meaning"], "content": body("answer", answer)},
+            **{
+                status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
+                for status, text in errors.items()
+            },
+        },
+    }
+
+
+def _tensors(
+    entries: Sequence[Mapping[str, Any]], golden: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    return [{"name": entry["name"], **golden[entry["name"]]} for entry in entries]
+
+
+def _request(contract: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = [_tensor(entry, contract["max_batch_size"]) for entry in contract["inputs"]]
+    asked = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
+    return {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string", "description": "comes back in the answer"},
+            "inputs": _each_once(inputs),
+            "outputs": {
+                "type": "array",
+                "items": asked,
+                "description": "which outputs to send back; all, if it is left out",
+            },
+        },
+    }
+
+
+def _answer(contract: Mapping[str, Any]) -> dict[str, Any]:
+    outputs = [_tensor(entry, contract["max_batch_size"]) for entry in contract["outputs"]]
+    return {
+        "type": "object",
+        "required": ["model_name", "model_version", "outputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "model_name": {"const": contract["model"]},
+            "model_version": {"type": "string"},
+            "outputs": {"type": "array", "items": {"oneOf": outputs}},
+        },
+    }
+
+
+def _each_once(tensors: list[dict[str, Any]]) -> dict[str, Any]:
+    """An array that holds each of these, in any order."""
+    return {
+        "type": "array",
+        "items": {"oneOf": tensors},
+        "minItems": len(tensors),
+        "maxItems": len(tensors),
+        "allOf": [
+            {"contains": {"properties": {"name": tensor["properties"]["name"]}}}
+            for tensor in tensors
+        ],
+    }
+
+
+def _tensor(entry: Mapping[str, Any], max_batch_size: int) -> dict[str, Any]:
+    _, size = entry["shape"]
+    row = {"const": size} if isinstance(size, int) else {"type": "integer", "minimum": 0}
+    rows = {"type": "integer", "minimum": 1, "maximum": max_batch_size}
+    return {
+        "type": "object",
+        "description": entry["meaning"],
+        "required": ["name", "datatype", "shape", "data"],
+        "properties": {
+            "name": {"const": entry["name"]},
+            "datatype": {"const": entry["datatype"]},
+            "shape": {"type": "array", "prefixItems": [rows, row], "minItems": 2, "maxItems": 2},
+            "data": {"type": "array", "items": _VALUES[entry["datatype"]]},
+        },
+    }
+
+
+def _golden(model: Path) -> dict[str, Any] | None:
+    """The shortest request with its answer that JSON can hold and that says something."""
+    (*_, newest) = versions(model)
+    path = model / str(newest) / GOLDEN_FILE
+    if not path.exists():
+        return None
+
+    def values(entry: Mapping[str, Any]) -> list[list[Any]]:
+        return [tensor["data"] for key in ("inputs", "outputs") for tensor in entry[key].values()]
+
+    def speaks(entry: Mapping[str, Any]) -> bool:
+        numbers = ("NaN", "Infinity", "-Infinity")
+        tensors = [*entry["inputs"].values(), *entry["outputs"].values()]
+        return all(t["data"] for t in tensors) and not any(
+            value in numbers for t in tensors if t["datatype"] != "BYTES" for value in t["data"]
+        )
+
+    found = [entry for entry in read_json(path)["requests"] if speaks(entry)]
+    known = [entry for entry in found if entry["case"].startswith("known ids")]
+    ranked: list[dict[str, Any]] = sorted(known or found, key=lambda e: sum(map(len, values(e))))
+    return ranked[0] if ranked else None

@@ -1,0 +1,242 @@
+"""The clients of other languages against a real server: builds them, runs them, prints a table.
+
+    python tests/conformance.py [--repository model_repository] [--out build/clients]
+                                [--language node ...] [--require-all]
+
+Each is what `seqrec-export clients` writes, built by its own Makefile; clients/README.md says what
+its conformance program does. Servers are on loopback: Triton with every model, Triton with TLS, one
+that takes connections and never answers, and one that answers from a script.
+"""
+
+import argparse
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from certificates import make_certificates
+from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
+from tritonclient.grpc.service_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+
+from seqrec_export.client_code import LANGUAGES, write_clients
+from seqrec_export.endpoints import Endpoints, ServerTLS
+from seqrec_export.server import launch, start
+
+OK = "ok"
+CASES = {
+    "all rows in one call",
+    "unknown model",
+    "wrong dtype",
+    "unknown input",
+    "wrong value",
+    "no rows",
+    "server gone",
+    "deadline",
+    "retries",
+    "malformed answer",
+    "tls",
+}
+# How often a client has to ask: UNAVAILABLE is tried three times in all, INTERNAL once.
+TRIES = {"unavailable_twice": 3, "unavailable": 3, "internal": 1, "torn": 1}
+BUILD_SECONDS, RUN_SECONDS = 600, 300
+
+
+class Scripted(GRPCInferenceServiceServicer):
+    """Answers each model's calls from a script, and counts them."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def ModelInfer(  # noqa: N802 - the protocol's name
+        self, request: ModelInferRequest, context: grpc.ServicerContext
+    ) -> ModelInferResponse:
+        self.calls[request.model_name] += 1
+        match request.model_name:
+            case "unavailable_twice" if self.calls[request.model_name] > 2:
+                return _answer(b"\1\0\0\0a\1\0\0\0b")
+            case "torn":
+                return _answer(b"\1\0\0\0a\7\0\0\0b")
+            case "internal":
+                context.abort(grpc.StatusCode.INTERNAL, "as the script says")
+        context.abort(grpc.StatusCode.UNAVAILABLE, "as the script says")
+        raise AssertionError("abort raises")
+
+
+def _answer(item_ids: bytes) -> ModelInferResponse:
+    answer = ModelInferResponse()
+    for name, datatype, shape, data in (
+        ("item_ids", "BYTES", [1, 2], item_ids),
+        ("scores", "FP32", [1, 2], np.array([2, 1], "<f4").tobytes()),
+        ("known_items", "INT32", [1, 1], np.array([1], "<i4").tobytes()),
+    ):
+        answer.outputs.add(name=name, datatype=datatype, shape=shape)
+        answer.raw_output_contents.append(data)
+    return answer
+
+
+@contextmanager
+def scripted() -> Iterator[tuple[str, Scripted]]:
+    script = Scripted()
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_GRPCInferenceServiceServicer_to_server(script, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}", script
+    finally:
+        server.stop(grace=None)
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """The kernel takes connections, nobody reads them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def gone() -> str:
+    """Where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def served(repository: Path) -> Iterator[dict[str, str]]:
+    """What a conformance program is told of the servers that do not change."""
+    with tempfile.TemporaryDirectory() as pem:
+        make_certificates(Path(pem))
+        files = {name: Path(pem) / name for name in ("ca.pem", "server.pem", "server.key")}
+        tls = ServerTLS(
+            cert=files["server.pem"], key=files["server.key"], client_ca=files["ca.pem"]
+        )
+        closed = Endpoints(grpc_port=0, metrics_port=0, tls=tls)
+        with (
+            start(repository, grpc_port=0, metrics_port=0) as server,
+            launch(repository, ["sasrec"], closed) as with_tls,
+            silent() as silence,
+        ):
+            yield {
+                "--url": server.grpc_url,
+                "--repository": str(repository),
+                "--gone": gone(),
+                "--silent": silence,
+                "--tls-url": with_tls.grpc_url,
+                "--tls-ca": f"{pem}/ca.pem",
+                "--tls-cert": f"{pem}/client.pem",
+                "--tls-key": f"{pem}/client.key",
+            }
+
+
+@dataclass
+class Result:
+    """What became of one client."""
+
+    client: str
+    skipped: str = ""
+    failures: list[str] = field(default_factory=list)
+    requests: int = 0
+    passed: int = 0
+    p50_ms: float = 0.0
+    cases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        return "SKIPPED" if self.skipped else "FAILED" if self.failures else "ok"
+
+
+def missing_tools(folder: Path) -> str:
+    """Why a client cannot be built here, or ""."""
+    if not shutil.which("make"):
+        return "make is missing"
+    found = subprocess.run(
+        ["make", "-s", "-C", folder, "tools"], capture_output=True, text=True, check=False
+    )
+    return " ".join(found.stderr.split()) if found.returncode else ""
+
+
+def conform(language: str, folder: Path, servers: Mapping[str, str]) -> Result:
+    """Build one client and run its conformance program."""
+    if why := missing_tools(folder):
+        return Result(language, skipped=why)
+    made = subprocess.run(
+        ["make", "-C", folder], capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+    )
+    if made.returncode:
+        return Result(language, failures=[f"make: {(made.stdout + made.stderr)[-3000:]}"])
+    with scripted() as (flaky, script):
+        told = [part for option in {**servers, "--flaky": flaky}.items() for part in option]
+        ran = subprocess.run(
+            [folder / "bin" / "conformance", *told],
+            capture_output=True,
+            text=True,
+            timeout=RUN_SECONDS,
+            check=False,
+        )
+    try:
+        said: dict[str, Any] = json.loads(ran.stdout)
+        result = Result(**said)
+    except (ValueError, TypeError) as error:
+        return Result(language, failures=[f"no report ({error}): {ran.stdout}{ran.stderr}"[-3000:]])
+    result.failures = list(result.failures)
+    result.failures += [f"{case}: {how}" for case, how in result.cases.items() if how != OK]
+    result.failures += [f"{case}: not run" for case in CASES - result.cases.keys()]
+    if script.calls != TRIES:
+        result.failures.append(f"retries: asked {dict(script.calls)} instead of {TRIES}")
+    golden = sum(
+        len(json.loads(newest(folder).read_text(encoding="utf-8"))["requests"])
+        for folder in Path(servers["--repository"]).iterdir()
+        if (folder / "contract.json").exists()
+    )
+    if not result.requests == result.passed == golden:
+        result.failures.append(f"passed {result.passed} of {result.requests}, there are {golden}")
+    if ran.returncode and not result.failures:
+        result.failures.append(f"exit status {ran.returncode}: {ran.stderr[-3000:]}")
+    return result
+
+
+def newest(model: Path) -> Path:
+    """The golden requests of a model's newest version."""
+    return max(model.glob("[1-9]*/golden.json"), key=lambda path: int(path.parent.name))
+
+
+def main() -> None:
+    """Print the table; exit status 1 where a client failed, or was skipped with --require-all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--out", type=Path, default=Path("build/clients"))
+    parser.add_argument("--language", action="append", choices=LANGUAGES)
+    parser.add_argument("--require-all", action="store_true", help="a skipped client is a failure")
+    options = parser.parse_args()
+    languages = options.language or list(LANGUAGES)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_clients(options.repository, options.out, languages)
+    with served(options.repository) as servers:
+        results = [conform(name, options.out / name, servers) for name in languages]
+    print(f"{'client':8}{'requests':>9}{'passed':>8}{'cases':>7}{'p50 ms':>8}")
+    for result in results:
+        passed = sum(how == OK for how in result.cases.values())
+        row = f"{result.client:8}{result.requests:>9}{result.passed:>8}{passed:>7}"
+        print(f"{row}{result.p50_ms:>8.2f}  {result.verdict}")
+    for result in results:
+        for line in [*result.failures, *filter(None, [result.skipped])]:
+            print(f"{result.client}: {line}", file=sys.stderr)
+    failed = any(r.failures or (r.skipped and options.require_all) for r in results)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
