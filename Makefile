@@ -1,6 +1,8 @@
 # make demo    build all models on generated data, serve them, ask them over gRPC
 # make test    the whole test suite
-# make check   linters, types, import order and the tests: what CI runs
+# make check   linters, types, import order and the tests
+# make clients the clients in Node, Go, Java and C++ against a real server; REPOSITORY=, LANGUAGES=
+# make toolchains  with apt-get: what the clients are built with, on Debian
 # Each sets up what it needs in .venv.
 
 PYTHON ?= python3
@@ -13,7 +15,14 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 # Threads that spin long at OpenMP's barriers train 4 times slower beside any busy process.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: model_repository demo test check lint install clean
+REPOSITORY ?= model_repository
+LANGUAGES ?= node go java cpp
+CLIENTS ?= build/clients
+CLIENT_PACKAGES = $(sort $(shell cat clients/*/debian-packages))
+# Debian's npm comes with hundreds of packages: not where there is another.
+NODE_IS_THERE = $(shell command -v node > /dev/null && command -v npm > /dev/null && echo yes)
+
+.PHONY: model_repository demo test check lint install clients toolchains clean
 
 demo: $(READY)
 	$(BIN)/seqrec-export demo
@@ -28,6 +37,16 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+clients: $(READY)
+	@test -e $(REPOSITORY)/manifest.json || $(BIN)/seqrec-export build --repository $(REPOSITORY)
+	$(BIN)/python tests/conformance.py --repository $(REPOSITORY) --out $(CLIENTS) \
+		$(LANGUAGES:%=--language %) $(CONFORMANCE)
+
+toolchains:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		$(if $(NODE_IS_THERE),$(filter-out nodejs npm,$(CLIENT_PACKAGES)),$(CLIENT_PACKAGES))
 
 install: $(READY)
 

@@ -80,9 +80,7 @@ def _infer(contract: Mapping[str, Any], golden: Mapping[str, Any] | None) -> dic
     def body(kind: str, example: Mapping[str, Any] | None) -> dict[str, Any]:
         content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{name}_{kind}"}}
         if example is not None:
-            content["examples"] = {
-                "golden": {"summary": golden and golden["case"], "value": example}
-            }
+            content["example"] = example
         return {"application/json": content}
 
     request = answer = None

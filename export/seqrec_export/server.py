@@ -256,7 +256,7 @@ def find_triton() -> Path:
         raise SeqrecError(
             "Triton is not installed; `pip install 'seqrec-export[serve]'`, or serve with"
             " `docker run --rm --net=host -v $PWD/model_repository:/models"
-            " nvcr.io/nvidia/tritonserver:24.10-py3 tritonserver --model-repository=/models`"
+            " nvcr.io/nvidia/tritonserver:25.04-py3 tritonserver --model-repository=/models`"
         )
     numpy = importlib.metadata.version("numpy")
     if int(numpy.partition(".")[0]) >= 2:  # its tensors would arrive empty

@@ -1,0 +1,169 @@
+"""What `seqrec-export clients` writes: the protocol, and clients that are built and run here."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance import newest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from served import golden_tensors
+from tritonclient.grpc import service_pb2
+from typer.testing import CliRunner
+from wire import message
+
+from seqrec_cli.main import app
+from seqrec_export.client_code import LANGUAGES, pascal, write_clients
+from seqrec_export.errors import SeqrecError
+from seqrec_export.folders import read_json
+from seqrec_export.openapi import OPENAPI_FILE
+from seqrec_export.protocol import CALLS, descriptor_set, proto_text
+from seqrec_export.published import models
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def written(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("clients") / "out"
+    assert write_clients(repository, out) == models(repository)
+    return out
+
+
+@pytest.fixture(scope="module")
+def report(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `make clients` says of each client."""
+    if not shutil.which("make"):
+        pytest.skip("make is missing; apt-get install make")
+    folder = tmp_path_factory.mktemp("made")
+    file = folder / "report.json"
+    told = {
+        "BIN": Path(sys.executable).parent,
+        "READY": "",
+        "REPOSITORY": repository,
+        "CLIENTS": folder / "clients",
+        "CONFORMANCE": f"--report {file}",
+    }
+    command = ["make", "clients", *(f"{name}={value}" for name, value in told.items())]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, check=False)
+    assert file.exists(), done.stdout + done.stderr
+    found: dict[str, Any] = read_json(file)
+    assert done.returncode == any(result["failures"] for result in found.values())
+    return found
+
+
+def stray(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_client_conforms(language: str, report: dict[str, Any]) -> None:
+    result = report[language]
+    if result["skipped"] and not os.environ.get("REQUIRE_CLIENTS"):
+        pytest.skip(f"the client for {language} was not built: {result['skipped']}")
+    assert not result["skipped"]
+    assert not result["failures"]
+    assert result["passed"] > 0
+
+
+def test_the_protocol_is_what_the_server_speaks(repository: Path) -> None:
+    pool = descriptor_pool.DescriptorPool()
+    data = descriptor_set().SerializeToString()
+    (file,) = descriptor_pb2.FileDescriptorSet.FromString(data).file
+    pool.Add(file)
+    assert [call.name for call in file.service[0].method] == list(CALLS)
+    assert len(data) < 4000
+    whole = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    ours = pool.FindServiceByName("inference.GRPCInferenceService")
+    for call in CALLS:
+        for side in ("input_type", "output_type"):
+            kinds = [getattr(s.methods_by_name[call], side) for s in (ours, whole)]
+            fields = [[(f.name, f.number, f.type) for f in kind.fields] for kind in kinds]
+            assert fields[0] == fields[1]
+    golden = read_json(newest(repository / "mlink"))["requests"][0]
+    sent = message("mlink", golden_tensors(golden["inputs"]))
+    sent.parameters["priority"].int64_param = 1
+    kind = message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("inference.ModelInferRequest")
+    )
+    read = kind.FromString(sent.SerializeToString())
+    assert str(read) == str(sent)  # which would show unknown fields as well
+
+
+@pytest.mark.skipif(not shutil.which("protoc"), reason="protoc is absent (protobuf-compiler)")
+def test_the_proto_file_says_what_the_descriptors_say(tmp_path: Path) -> None:
+    (tmp_path / "inference.proto").write_text(proto_text())
+    command = ["protoc", "-I", tmp_path, f"--descriptor_set_out={tmp_path}/out", "inference.proto"]
+    subprocess.run(command, check=True)
+    compiled = descriptor_pb2.FileDescriptorSet.FromString((tmp_path / "out").read_bytes())
+    ours = descriptor_set()
+
+    def without_json_names(messages: Any) -> None:
+        for found in messages:
+            for each in found.field:
+                each.ClearField("json_name")
+            without_json_names(found.nested_type)
+
+    for made in (compiled, ours):
+        without_json_names(made.file[0].message_type)
+    assert compiled == ours
+
+
+def test_every_model_has_a_typed_client_in_every_language(written: Path) -> None:
+    for language in LANGUAGES:
+        files = [path for path in (written / language).rglob("*") if path.is_file()]
+        assert not [path for path in files if path.suffix == ".j2"]
+        text = "".join(path.read_text(errors="replace") for path in files)
+        for name in ("sasrec", "mlink_scorer", "two_tower_item_encoder"):
+            assert f"{pascal(name)}Client" in text, (language, name)
+
+
+def test_one_language_and_the_models_that_are_there(repository: Path, tmp_path: Path) -> None:
+    some = tmp_path / "some"
+    shutil.copytree(repository / "caser", some / "caser")
+    out = tmp_path / "out"
+    arguments = ["clients", "--out", out, "-r", some, "--language", "go", "--json"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert json.loads(result.stdout) == {"out": str(out), "languages": ["go"], "models": ["caser"]}
+    assert {path.name for path in out.iterdir()} == {
+        "go",
+        "inference.proto",
+        "inference.protoset",
+        OPENAPI_FILE,
+    }
+    assert not any("Sasrec" in path.read_text() for path in out.rglob("*.go"))
+    assert write_clients(some, out, ["cpp"]) == ["caser"]
+    assert not (out / "go").exists()
+
+
+def test_what_is_not_ours_is_not_replaced(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    for out in (tmp_path, tmp_path / "precious"):
+        with pytest.raises(SeqrecError, match="holds something else"):
+            write_clients(repository, out)
+    assert (tmp_path / "precious").read_text() == "mine"
+    result = CliRunner().invoke(app, ["clients", "--out", str(tmp_path), "--language", "perl"])
+    assert "no client for 'perl'; there are node, go, java, cpp" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{}", '{"model": "caser", "inputs": 3}', '{"model": "caser", "inputs": [{}]}']
+)
+def test_a_damaged_contract_is_named_and_what_was_written_stays(
+    repository: Path, tmp_path: Path, damage: str
+) -> None:
+    some = tmp_path / "some"
+    shutil.copytree(repository / "caser", some / "caser")
+    out = tmp_path / "out"
+    write_clients(some, out, ["go"])
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (some / "caser" / "contract.json").write_text(damage)
+    with pytest.raises(SeqrecError, match=r"contract\.json is not a contract"):
+        write_clients(some, out, ["go"])
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert not stray(tmp_path)
