@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from seqrec_cli.main import app
 from seqrec_export import layers
 from seqrec_export.cases import CLASSES, classes_of, why_not
+from seqrec_export.client import Client
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import Exported, export_run
 from seqrec_export.folders import read_json
@@ -361,8 +362,8 @@ def test_ids_that_look_alike_are_kept_apart(strange: Exported) -> None:
 def test_a_live_triton_is_compared_too(strange: Exported, tmp_path: Path) -> None:
     verify(strange)
     assert publish(strange, tmp_path / "repository")
-    with serving(tmp_path / "repository") as url:
-        verdicts = verify(strange, url=url)
+    with serving(tmp_path / "repository") as url, Client(url) as client:
+        verdicts = verify(strange, client=client)
         assert refused(strange, verdicts) == ""
         for name, verdict in verdicts.items():
             found = results(verdict.as_dict())
@@ -378,11 +379,11 @@ def test_a_triton_that_serves_other_weights_is_found_out(
 ) -> None:
     exported = copied(exports("caser"), tmp_path / "runs" / "caser")
     assert publish(exported, tmp_path / "repository")
-    with serving(tmp_path / "repository") as url:
+    with serving(tmp_path / "repository") as url, Client(url) as client:
         with torch.no_grad():
             exported.run.net.out_bias += 1e-3
         of_scorer = replace(exported, graphs={"caser_scorer": exported.graphs["caser_scorer"]})
-        (verdict,) = verify(of_scorer, url=url).values()
+        (verdict,) = verify(of_scorer, client=client).values()
         assert {f.provider for f in verdict.failures if f.check == "values"} == {
             CPU,
             f"Triton at {url}",
@@ -395,8 +396,11 @@ def test_an_address_without_a_server_is_said(
     exports: Callable[[str], Exported], tmp_path: Path
 ) -> None:
     exported = copied(exports("caser"), tmp_path / "run")
-    with pytest.raises(SeqrecError, match="seqrec-export serve"):
-        verify(exported, url="127.0.0.1:1")
+    with (
+        Client("127.0.0.1:1") as client,
+        pytest.raises(SeqrecError, match="seqrec-export serve"),
+    ):
+        verify(exported, client=client)
 
 
 def test_the_help_of_verify_explains_itself() -> None:

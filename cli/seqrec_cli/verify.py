@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,9 @@ def verify(
         str | None,
         typer.Option(help="gRPC address of a Triton that serves these models, to compare too."),
     ] = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
     json: options.Json = False,
 ) -> None:
     """Check that an exported model answers as PyTorch does; exit status 1 where it does not.
@@ -49,6 +53,7 @@ def verify(
     Example: `seqrec-export verify --model sasrec --seed 7 --url 127.0.0.1:8001`
     """
     from seqrec_cli.export import VERDICT_COLUMNS, stop_if_refused, verdict_cells
+    from seqrec_export.client import Client
     from seqrec_export.exported import find_export
     from seqrec_export.run import load
     from seqrec_export.verification import refused
@@ -57,11 +62,13 @@ def verify(
     plan = options.make_plan(config=config, models=model, runs=runs, seed=seed)
     verdicts: dict[str, Verdict] = {}
     refusals = []
-    for name in plan.models:
-        exported = find_export(load(plan.runs / name))
-        found = verify_run(exported, seed=plan.seed, url=url, report=note)
-        refusals.append(refused(exported, found))
-        verdicts |= found
+    tls = options.client_tls(tls_ca, tls_cert, tls_key)
+    with Client(url, tls=tls) if url else nullcontext() as client:
+        for name in plan.models:
+            exported = find_export(load(plan.runs / name))
+            found = verify_run(exported, seed=plan.seed, client=client, report=note)
+            refusals.append(refused(exported, found))
+            verdicts |= found
     if json:
         print_json({name: verdict.as_dict() for name, verdict in verdicts.items()})
     else:

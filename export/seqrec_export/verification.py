@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -74,27 +74,29 @@ class Provider:
 
 
 def verify(
-    exported: Exported, *, seed: int = 0, url: str | None = None, report: Report = lambda _: None
+    exported: Exported,
+    *,
+    seed: int = 0,
+    client: Client | None = None,
+    report: Report = lambda _: None,
 ) -> dict[str, Verdict]:
     """Compare every graph of an export; a verdict for each, also where it fails.
 
-    `url` is the gRPC address of a Triton that serves these graphs. Raises SeqrecError where no
-    server answers there.
+    `client` asks a Triton that serves these graphs. Raises SeqrecError where no server answers.
     """
     run = exported.run
     remove(run.path / REPRODUCTIONS)
     torch_net = PyTorch(run.net, run.vocabularies)
     verdicts: dict[str, Verdict] = {}
     entries = []
-    with Client(url) if url else nullcontext() as client:
-        for name, graph in exported.graphs.items():
-            report(f"verifying {name}")
-            folder = exported.folder / name
-            for earlier in (PARITY_FILE, GOLDEN_FILE):  # ONNX Runtime may end this process
-                remove(folder / earlier)
-            verdicts[name] = _Gate(exported, graph, torch_net, seed, client).run()
-            entries.append(verdicts[name].as_dict())
-            write_json(folder / PARITY_FILE, entries[-1])
+    for name, graph in exported.graphs.items():
+        report(f"verifying {name}")
+        folder = exported.folder / name
+        for earlier in (PARITY_FILE, GOLDEN_FILE):  # ONNX Runtime may end this process
+            remove(folder / earlier)
+        verdicts[name] = _Gate(exported, graph, torch_net, seed, client).run()
+        entries.append(verdicts[name].as_dict())
+        write_json(folder / PARITY_FILE, entries[-1])
     title = f"{run.model.name}: parity, quality, training"
     shown = ModelReport.of(run.model, run.metrics, entries)
     write_report(run.path / REPORT_FILE, title, [shown])
