@@ -115,6 +115,7 @@ def test_config_and_contract_agree_with_the_onnx_file(served: Served, repository
     assert config.name == contract["model"] == name
     assert config.backend == "onnxruntime"
     assert config.HasField("dynamic_batching")
+    assert not config.dynamic_batching.ListFields()  # a limit of the queue costs 500 ms at times
     assert config.max_batch_size == contract["max_batch_size"] > 1
     ends = (
         (proto.graph.input, config.input, contract["inputs"], served.inputs),

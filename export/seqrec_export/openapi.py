@@ -92,7 +92,7 @@ def _infer(contract: Mapping[str, Any], golden: Mapping[str, Any] | None) -> dic
         "400": "The request is not what the model takes.",
         "404": "There is no such model.",
         "500": "The request is no JSON that the server reads, or the model failed.",
-        "503": "The model is not ready, or too many requests wait.",
+        "503": "The model is not ready.",
     }
     return {
         "operationId": name,

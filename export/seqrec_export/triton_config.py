@@ -15,7 +15,6 @@ from seqrec_export.graph import Axis, Graph, Spec, row_shape
 CONFIG_FILE = "config.pbtxt"
 CONTRACT_FILE = "contract.json"
 MAX_BATCH_SIZE = 64
-MAX_QUEUE_SIZE = 1000
 _WARMUP_LENGTH = 50
 TRITON_DTYPES = {"string": "BYTES", "float32": "FP32", "int32": "INT32"}
 _CONFIG_DTYPES = {
@@ -57,9 +56,10 @@ def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
                 target_name=[spec.name],
                 source_input=[graph.source(spec).name],
             )
-    # No queue delay: requests that wait for a running batch are the next one anyway. Past this many
-    # of them a caller is told UNAVAILABLE at once, instead of an answer after its deadline.
-    config.dynamic_batching.default_queue_policy.max_queue_size = MAX_QUEUE_SIZE
+    # No queue delay: requests that wait for a running batch are the next one anyway. And no queue
+    # policy: with one, Triton hands over no batch ahead, and a request that comes at the wrong
+    # moment of the one before lies there for 500 ms (bench/LOG.md).
+    config.dynamic_batching.SetInParent()
     config.version_policy.latest.num_versions = 1
     config.instance_group.add(count=1)  # no kind: a GPU where there is one
     _add_warmup(config, graph)
