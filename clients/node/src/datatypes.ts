@@ -24,7 +24,7 @@ const bytes: Codec<string> = {
   write: (values) => ({ bytes_contents: values.map((text) => Buffer.from(text)) }),
   read: (raw) => {
     const texts: string[] = [];
-    for (let at = 0; at < raw.length; ) {
+    for (let at = 0; at < raw.length;) {
       const start = at + WIDTH;
       at = start <= raw.length ? start + raw.readUInt32LE(at) : Infinity;
       if (at > raw.length) throw new FramingError("INTERNAL", "the answer's strings end too early");

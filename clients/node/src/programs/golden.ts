@@ -69,11 +69,7 @@ function rowsOf<T>(
 }
 
 /** How a row's outputs differ from the file's. */
-export function differences(
-  { atol, rtol }: Request,
-  expected: Outputs,
-  actual: Outputs,
-): string[] {
+export function differences({ atol, rtol }: Request, expected: Outputs, actual: Outputs): string[] {
   const within = (value: number, wanted: number) =>
     Math.abs(value - wanted) <= atol + rtol * Math.abs(wanted);
   const same = (name: string, i: number): boolean => {
