@@ -35,7 +35,9 @@ public final class SeqrecException extends RuntimeException {
 
     private static String message(String model, String address, Status status) {
         // What is wrong with a connection stands in the cause alone.
-        String why = status.getCause() == null ? "" : " (" + status.getCause().getMessage() + ")";
+        Throwable cause = status.getCause();
+        boolean said = cause != null && cause.getMessage() != null;
+        String why = said ? " (" + cause.getMessage() + ")" : "";
         String code = status.getCode().name();
         return model + " at " + address + ": " + code + ": " + status.getDescription() + why;
     }
