@@ -50,7 +50,7 @@ const FIRST_PAUSE_MS = 50;
 /**
  * A connection to a Triton server; one is enough for a process.
  *
- * Every method rejects with a SeqrecError. No rows are no request, and an empty answer.
+ * No rows are no request, and an empty answer. Every call may reject with a SeqrecError.
  */
 export class Client {
   readonly #connection: grpc.Client;

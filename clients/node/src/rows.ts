@@ -1,3 +1,4 @@
+import { inspect } from "node:util";
 import type { Contract, Tensor } from "./contract.js";
 import { codec } from "./datatypes.js";
 import { FramingError } from "./errors.js";
@@ -54,7 +55,7 @@ function refuse(row: number, input: string, problem: string): never {
 }
 
 function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
+  const text = inspect(value, { breakLength: Infinity });
   return text.length <= 80 ? text : `${text.slice(0, 80)}...`;
 }
 

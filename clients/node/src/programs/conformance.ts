@@ -23,6 +23,10 @@ if (!flags.url || !flags.repository) {
 }
 
 const models = readRepository(flags.repository);
+if (!models.has("sasrec")) {
+  console.error(`${flags.repository} has no sasrec, which the cases ask`);
+  process.exit(2);
+}
 const client = new Client(flags.url);
 const clients = [client];
 const failures: string[] = [];

@@ -29,8 +29,8 @@ import seqrec.inference.ModelReadyRequest;
  * A connection to a Triton server; one is enough for a process, and threads may share it.
  *
  * <p>A row is a map from the names of a model's inputs to values: a String or Number where the
- * contract's size is 1, else a List of them or a float[]. What is left out or null is unknown. Every
- * call throws {@link SeqrecException}; no rows are no request, and an empty answer.
+ * contract's size is 1, else a List of them or a float[]. What is left out or null is unknown. No
+ * rows are no request, and an empty answer. Every call may throw {@link SeqrecException}.
  */
 public final class Client implements AutoCloseable {
     private static final int TRIES = 3;

@@ -27,7 +27,8 @@ final class Framing {
     private Framing() {}
 
     /** The rows as lists of what goes to the wire, one for each input of the model. */
-    static List<Map<String, List<Object>>> check(Contract contract, List<? extends Map<String, ?>> rows) {
+    static List<Map<String, List<Object>>> check(
+            Contract contract, List<? extends Map<String, ?>> rows) {
         List<String> names = contract.inputs().stream().map(Tensor::name).toList();
         List<Map<String, List<Object>>> checked = new ArrayList<>();
         for (Map<String, ?> row : rows) {
@@ -89,7 +90,7 @@ final class Framing {
     }
 
     private static String shown(Object value) {
-        String text = value instanceof String ? '"' + value.toString() + '"' : String.valueOf(value);
+        String text = value instanceof String string ? '"' + string + '"' : String.valueOf(value);
         return text.length() <= SHOWN_LENGTH ? text : text.substring(0, SHOWN_LENGTH) + "...";
     }
 

@@ -7,6 +7,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import seqrec.Client;
@@ -43,10 +44,13 @@ final class Cases {
             return fails(Code.NOT_FOUND, client, named(name), ROW, name, ANY_TIME);
         });
         cases.put("wrong dtype", () -> {
-            List<Tensor> inputs = List.of(new Tensor("history_item_ids", Datatype.FP32, Tensor.ANY));
+            Tensor history = new Tensor("history_item_ids", Datatype.FP32, Tensor.ANY);
             Contract contract = sasrec.contract();
             Contract wrong = new Contract(
-                    contract.model(), contract.maxBatchSize(), inputs, contract.outputs());
+                    contract.model(),
+                    contract.maxBatchSize(),
+                    List.of(history),
+                    contract.outputs());
             Map<String, Object> row = Map.of("history_item_ids", List.of(1, 2));
             return fails(Code.INVALID_ARGUMENT, client, wrong, row, "", ANY_TIME);
         });
@@ -115,7 +119,7 @@ final class Cases {
                 found.add("the answer is " + answer);
             }
             for (Code code : List.of(Code.UNAVAILABLE, Code.INTERNAL)) {
-                Contract contract = named(code.name().toLowerCase());
+                Contract contract = named(code.name().toLowerCase(Locale.ROOT));
                 found.addAll(fails(code, flaky, contract, ROW, "", ANY_TIME));
             }
             return found;

@@ -42,16 +42,19 @@ final class Comparison {
         List<String> gives = contract.outputs().stream().map(Tensor::name).toList();
         List<Map<String, List<?>>> answers = new ArrayList<>();
         if (gives.contains("item_ids")) {
-            client.recommend(contract, rows, Integer.MAX_VALUE).forEach(answer -> answers.add(Map.of(
-                    "item_ids", answer.items().stream().map(Item::id).toList(),
-                    "scores", answer.items().stream().map(Item::score).toList(),
-                    "known_items", List.of(answer.knownItems()))));
+            client.recommend(contract, rows, Integer.MAX_VALUE)
+                    .forEach(answer -> answers.add(Map.of(
+                            "item_ids", answer.items().stream().map(Item::id).toList(),
+                            "scores", answer.items().stream().map(Item::score).toList(),
+                            "known_items", List.of(answer.knownItems()))));
         } else if (gives.contains("scores")) {
             client.score(contract, rows)
                     .forEach(scores -> answers.add(Map.of("scores", boxed(scores))));
         } else {
-            String embedding =
-                    gives.stream().filter(name -> name.endsWith("_embedding")).findFirst().orElseThrow();
+            String embedding = gives.stream()
+                    .filter(name -> name.endsWith("_embedding"))
+                    .findFirst()
+                    .orElseThrow();
             client.encode(contract, rows)
                     .forEach(vector -> answers.add(Map.of(embedding, boxed(vector))));
         }

@@ -59,13 +59,12 @@ record Golden(Contract contract, List<Request> requests) {
     }
 
     private static Request request(Contract contract, int number, JsonObject entry) {
-        List<Map<String, List<?>>> inputs = rows(contract.inputs(), entry.getAsJsonObject("inputs"));
         List<Map<String, Object>> given = new ArrayList<>();
-        for (Map<String, List<?>> lists : inputs) {
-            Map<String, Object> row = new HashMap<>(lists);
+        for (var lists : rows(contract.inputs(), entry.getAsJsonObject("inputs"))) {
+            Map<String, Object> row = new HashMap<>();
             for (Tensor input : contract.inputs()) {
-                row.computeIfPresent(
-                        input.name(), (name, list) -> input.size() == 1 ? lists.get(name).get(0) : list);
+                List<?> list = lists.get(input.name());
+                row.put(input.name(), input.size() == 1 ? list.get(0) : list);
             }
             given.add(row);
         }

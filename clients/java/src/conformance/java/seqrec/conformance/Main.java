@@ -30,6 +30,10 @@ public final class Main {
         }
         Main main = new Main();
         Map<String, Golden> models = Golden.readRepository(Path.of(flags.get("repository")));
+        if (!models.containsKey("sasrec")) {
+            System.err.println(flags.get("repository") + " has no sasrec, which the cases ask");
+            System.exit(2);
+        }
         try (Client client = Client.builder(flags.get("url")).build()) {
             Map<String, Object> report = main.replay(client, models);
             report.put("cases", main.cases(new Cases(client, models, flags)));
@@ -46,7 +50,8 @@ public final class Main {
             for (Request request : golden.requests()) {
                 long start = System.nanoTime();
                 boolean same = passes(
-                        request.name(), () -> Comparison.replay(client, golden.contract(), request));
+                        request.name(),
+                        () -> Comparison.replay(client, golden.contract(), request));
                 milliseconds.add((System.nanoTime() - start) / 1e6);
                 passed += same ? 1 : 0;
             }
