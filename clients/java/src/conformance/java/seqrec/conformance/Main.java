@@ -69,8 +69,8 @@ public final class Main {
     private Map<String, String> cases(Cases cases) {
         Map<String, String> outcomes = new LinkedHashMap<>();
         cases.all().forEach((name, run) -> {
-            boolean ok = passes(name, run);
-            outcomes.put(name, ok ? "ok" : failures.get(failures.size() - 1));
+            int first = failures.size();
+            outcomes.put(name, passes(name, run) ? "ok" : failures.get(first));
         });
         return outcomes;
     }
