@@ -1,0 +1,50 @@
+package seqrec;
+
+import com.google.gson.JsonArray;
+import com.google.gson.JsonObject;
+import com.google.gson.JsonParser;
+import com.google.gson.JsonPrimitive;
+import java.util.List;
+import java.util.stream.StreamSupport;
+
+/**
+ * What a model takes and gives.
+ *
+ * @param maxBatchSize how many rows the server takes in one request
+ */
+public record Contract(String model, int maxBatchSize, List<Tensor> inputs, List<Tensor> outputs) {
+
+    /**
+     * An input or output of a model.
+     *
+     * @param size how many values a row has, or {@link #ANY}
+     */
+    public record Tensor(String name, Datatype datatype, int size) {
+        /** The size of a list of any length. */
+        public static final int ANY = -1;
+
+        private static Tensor of(JsonObject entry) {
+            JsonPrimitive size = entry.getAsJsonArray("shape").get(1).getAsJsonPrimitive();
+            return new Tensor(
+                    entry.get("name").getAsString(),
+                    Datatype.valueOf(entry.get("datatype").getAsString()),
+                    size.isNumber() ? size.getAsInt() : ANY);
+        }
+    }
+
+    /** The contract in the text of a {@code contract.json}. */
+    public static Contract parse(String json) {
+        JsonObject contract = JsonParser.parseString(json).getAsJsonObject();
+        return new Contract(
+                contract.get("model").getAsString(),
+                contract.get("max_batch_size").getAsInt(),
+                tensors(contract.getAsJsonArray("inputs")),
+                tensors(contract.getAsJsonArray("outputs")));
+    }
+
+    private static List<Tensor> tensors(JsonArray entries) {
+        return StreamSupport.stream(entries.spliterator(), false)
+                .map(entry -> Tensor.of(entry.getAsJsonObject()))
+                .toList();
+    }
+}
