@@ -91,31 +91,6 @@ func cases(client *seqrec.Client, models []served, given servers) []testCase {
 	return made
 }
 
-// allRows sends all rows of a model by its method, in as many requests as that takes.
-func allRows(client *seqrec.Client, models []served) error {
-	for _, model := range models {
-		var rows []seqrec.Row
-		for _, request := range model.requests {
-			rows = append(rows, request.rows...)
-		}
-		answers, err := client.Call(ctx, model.contract, rows)
-		if err != nil {
-			return err
-		}
-		if len(answers) != len(rows) {
-			return fmt.Errorf("%s: %d rows, not %d", model.contract.Model, len(answers), len(rows))
-		}
-		for _, request := range model.requests {
-			size := len(request.rows)
-			if difference := request.compare(answers[:size]); difference != "" {
-				return fmt.Errorf("%s: %s", request.name, difference)
-			}
-			answers = answers[size:]
-		}
-	}
-	return nil
-}
-
 func retries(address string) error {
 	client, err := seqrec.Dial(address, seqrec.Options{})
 	if err != nil {
