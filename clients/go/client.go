@@ -146,8 +146,8 @@ func (c *Client) deadline(ctx context.Context) (context.Context, context.CancelF
 	return context.WithTimeout(ctx, c.timeout)
 }
 
-// retry tries again where the server is away for a moment, and only there: whatever else fails would
-// fail again, or may have been done.
+// retry tries again where the server is away for a moment, and only there: whatever else fails
+// would fail again.
 func (c *Client) retry(ctx context.Context, model string, attempt func() error) error {
 	longest := firstPause
 	for try := 1; ; try++ {
@@ -170,5 +170,6 @@ func (c *Client) retry(ctx context.Context, model string, attempt func() error) 
 }
 
 func (c *Client) fail(code codes.Code, model, format string, values ...any) *Error {
-	return &Error{Code: code, Model: model, Address: c.address, Message: fmt.Sprintf(format, values...)}
+	message := fmt.Sprintf(format, values...)
+	return &Error{Code: code, Model: model, Address: c.address, Message: message}
 }

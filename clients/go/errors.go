@@ -6,8 +6,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Error is the error of every method of a Client; take it out with errors.As. A value that the model
-// does not take is InvalidArgument, whoever finds it, and a malformed answer is Internal.
+// Error is the error of every method of a Client; take it out with errors.As. A value that the
+// model does not take is InvalidArgument, whoever finds it, and a malformed answer is Internal.
 type Error struct {
 	Code    codes.Code
 	Model   string // empty where the connection cannot be set up

@@ -8,8 +8,8 @@ import (
 // Row has values by the name of an input or output. What a row of a call leaves out is unknown.
 type Row map[string]Value
 
-// Value is what a row has for one input or output: Strings, Floats or Ints. A single value is a list
-// of one.
+// Value is what a row has for one input or output: Strings, Floats or Ints. A single value is a
+// list of one.
 type Value interface {
 	datatype() string
 	size() int

@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 const std::string history = "history_item_ids";
 const std::vector<Row> one_item{{{history, Strings{"1"}}}};
 
-// Refuses connections: a call that fails there with another code, or does not, sent nothing.
+// Refuses connections: a call that has another outcome than UNAVAILABLE sent nothing.
 const std::string nowhere = "127.0.0.1:1";
 
 // sasrec's contract under another name, and with a history of another type.

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <limits>
 #include <stdexcept>
 
 namespace conformance {
@@ -15,7 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using google::protobuf::ListValue;
-using google::protobuf::Struct;
 using Json = google::protobuf::Value;
 
 // protobuf reads JSON as well: that saves a library.

@@ -1,6 +1,7 @@
 #include "seqrec/client.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -16,7 +17,8 @@ std::string embedding_of(const Contract& contract) {
   constexpr std::string_view suffix = "_embedding";
   for (const Tensor& tensor : contract.outputs) {
     const std::string& name = tensor.name;
-    if (name.size() > suffix.size() && name.substr(name.size() - suffix.size()) == suffix) return name;
+    const auto end = name.rfind(suffix);
+    if (end != std::string::npos && end + suffix.size() == name.size()) return name;
   }
   return "user_embedding";
 }
@@ -68,7 +70,8 @@ std::vector<Row> Client::call(const Contract& contract, const std::vector<Row>& 
       return connection_->server().ModelInfer(&context, request, &response);
     });
     try {
-      for (Row& answer : wire::decode(contract, batch, response)) answers.push_back(std::move(answer));
+      std::vector<Row> decoded = wire::decode(contract, batch, response);
+      std::move(decoded.begin(), decoded.end(), std::back_inserter(answers));
     } catch (const std::runtime_error& error) {
       throw connection_->failure(StatusCode::INTERNAL, contract.model, error.what());
     }

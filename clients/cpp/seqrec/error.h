@@ -8,8 +8,8 @@
 
 namespace seqrec {
 
-/// A value that the model does not take is INVALID_ARGUMENT, whoever finds it, and a malformed answer
-/// is INTERNAL. what() has all of it in one line.
+/// A value that the model does not take is INVALID_ARGUMENT, whoever finds it, and a malformed
+/// answer is INTERNAL. what() has all of it in one line.
 class Error : public std::runtime_error {
  public:
   Error(grpc::StatusCode code, std::string model, std::string address, std::string message);

@@ -41,7 +41,7 @@ struct Contract {
 /// How many values a row has for an input.
 std::size_t size_of(const Row& row, const std::string& input);
 
-/// Throws std::invalid_argument for what the server would refuse, or what would not arrive as meant.
+/// Throws std::invalid_argument for what the server would refuse, or would not get as it was meant.
 void check(const Contract& contract, const Row& row);
 
 /// The tensors' names, for a message.

@@ -15,7 +15,7 @@ import (
 
 const history = "history_item_ids"
 
-// nowhere refuses connections: a call that fails there with another code, or does not, sent nothing.
+// nowhere refuses connections: a call that has another outcome than Unavailable sent nothing.
 const nowhere = "127.0.0.1:1"
 
 var (

@@ -49,8 +49,8 @@ func (g golden) differentNumbers(got, want seqrec.Floats) string {
 	return ""
 }
 
-// differentIDs lets an id stand elsewhere than in the file where the scores of both places are a tie:
-// either of them may be off by the tolerance. An id that the file has not ties with its last.
+// differentIDs lets an id stand elsewhere than in the file where the scores of both places are a
+// tie: either may be off by the tolerance. An id that the file has not has to tie with its last.
 func (g golden) differentIDs(got, want seqrec.Strings, scores seqrec.Floats) string {
 	if len(got) != len(want) {
 		return fmt.Sprintf("%d ids, not %d", len(got), len(want))

@@ -140,7 +140,7 @@ func each[V ~[]T, T any](data []json.RawMessage, read func(json.RawMessage) (T, 
 	return values, nil
 }
 
-// float reads a number, or one of those that JSON lacks as a string: "NaN", "Infinity", "-Infinity".
+// float reads a number, or as a string one that JSON lacks: "NaN", "Infinity", "-Infinity".
 func float(text json.RawMessage) (float32, error) {
 	if unquoted, err := strconv.Unquote(string(text)); err == nil {
 		text = json.RawMessage(unquoted)

@@ -1,5 +1,5 @@
-// Command conformance replays the golden requests of a repository against the server that serves it,
-// tries what has to fail, and prints what it found as one JSON object.
+// Command conformance replays the golden requests of a repository against the server that serves
+// it, tries what has to fail, and prints what it found as one JSON object.
 package main
 
 import (
