@@ -6,10 +6,12 @@ A file of `clients/` whose name ends in `.j2` is a template of what the models d
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,17 @@ from seqrec_export.published import models
 LANGUAGES = ("node", "go", "java", "cpp")
 PROTOSET_FILE = "inference.protoset"
 _TEMPLATE = ".j2"
-_BUILT = shutil.ignore_patterns("bin", "build", "dist", "generated", "node_modules", "*.lock")
+_BUILT = shutil.ignore_patterns("bin", "build", "dist", "inference", "node_modules", "inference.*")
+# Keywords of any of the languages, as far as an input might be called so.
+_KEYWORDS = (
+    "abstract auto bool boolean break byte case catch char class const continue default delete do"
+    " double else enum explicit export extends extern false final float for friend function goto if"
+    " implements import in inline int interface long mutable namespace native new null operator"
+    " package private protected public record register return short signed sizeof static struct"
+    " super switch template this throw true try type typedef union unsigned using var void volatile"
+    " while with yield"
+)
+_RESERVED = frozenset(_KEYWORDS.split())
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,11 @@ class Field:
         return self.size == 1
 
     @property
+    def snake(self) -> str:
+        """The name as an identifier of any language: `price (EUR)` -> `price_eur`."""
+        return snake(self.name)
+
+    @property
     def pascal(self) -> str:
         """`history_item_ids` -> `HistoryItemIds`."""
         return pascal(self.name)
@@ -50,6 +67,8 @@ class Field:
     @property
     def camel(self) -> str:
         """`history_item_ids` -> `historyItemIds`."""
+        if self.snake.endswith("_"):
+            return self.snake
         return self.pascal[0].lower() + self.pascal[1:]
 
 
@@ -83,9 +102,21 @@ class Served:
         return name
 
 
+def snake(name: str) -> str:
+    """Any name -> an identifier in snake_case. Raises SeqrecError where nothing is left of it."""
+    parts = [part.lower() for part in re.findall(r"[0-9A-Za-z]+", name)]
+    if not parts:
+        raise SeqrecError(
+            f"{name!r} has no letter from A to Z; a typed client needs a name with one"
+        )
+    made = "_".join(parts)
+    made = f"n{made}" if made[0].isdigit() else made
+    return f"{made}_" if made in _RESERVED else made
+
+
 def pascal(name: str) -> str:
-    """snake_case -> PascalCase."""
-    return "".join(part.capitalize() for part in re.split(r"[^0-9A-Za-z]+", name))
+    """Any name -> an identifier in PascalCase."""
+    return "".join(part.capitalize() for part in snake(name).split("_"))
 
 
 def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUAGES) -> list[str]:
@@ -98,6 +129,7 @@ def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUA
         raise SeqrecError(f"{out} holds something else; give a new folder with --out")
     names = models(repository)
     served = [_served(repository / name / CONTRACT_FILE) for name in names]
+    _require_distinct(names, "models")
     sources = _sources()
     staged = out.with_name(f".{out.name}.writing")
     remove(staged)
@@ -132,16 +164,27 @@ def _sources() -> Path:
 def _served(path: Path) -> Served:
     try:
         contract = read_json(path)
-        fields = [tuple(map(_field, contract[key])) for key in ("inputs", "outputs")]
-        return Served(
+        model = Served(
             name=contract["model"],
             meaning=contract["meaning"],
             max_batch_size=contract["max_batch_size"],
-            inputs=fields[0],
-            outputs=fields[1],
+            inputs=tuple(map(_field, contract["inputs"])),
+            outputs=tuple(map(_field, contract["outputs"])),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SeqrecError(f"{path} is not a contract: {error!r}; publish the model anew") from error
+    _require_distinct([field.name for field in model.inputs], f"inputs of {model.name}")
+    return model
+
+
+def _require_distinct(names: Sequence[str], what: str) -> None:
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(snake(name), name)
+        if other != name:
+            raise SeqrecError(
+                f"{what}: {other!r} and {name!r} would both be called {snake(name)!r}"
+            )
 
 
 def _field(entry: dict[str, Any]) -> Field:
@@ -159,6 +202,7 @@ def _render(folder: Path, served: Sequence[Served]) -> None:
         autoescape=False,  # source code
     )
     environment.filters["comment"] = _comment
+    environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     for template in sorted(folder.rglob(f"*{_TEMPLATE}")):
         compiled = environment.from_string(template.read_text(encoding="utf-8"))
         for path, context in _targets(template, served):
