@@ -26,6 +26,7 @@ from typing import Any
 import grpc
 import numpy as np
 from certificates import make_certificates
+from compilers import complaints
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 from tritonclient.grpc.service_pb2_grpc import (
     GRPCInferenceServiceServicer,
@@ -203,6 +204,7 @@ def conform(language: str, folder: Path, servers: Mapping[str, str]) -> Result:
     )
     if not result.requests == result.passed == golden:
         result.failures.append(f"passed {result.passed} of {result.requests}, there are {golden}")
+    result.failures += complaints(language, folder)
     if ran.returncode and not result.failures:
         result.failures.append(f"exit status {ran.returncode}: {ran.stderr[-3000:]}")
     return result

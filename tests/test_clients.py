@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from wire import message
 
 from seqrec_cli.main import app
-from seqrec_export.client_code import LANGUAGES, pascal, write_clients
+from seqrec_export.client_code import LANGUAGES, Field, pascal, write_clients
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json
 from seqrec_export.openapi import OPENAPI_FILE
@@ -121,6 +121,38 @@ def test_every_model_has_a_typed_client_in_every_language(written: Path) -> None
         text = "".join(path.read_text(errors="replace") for path in files)
         for name in ("sasrec", "mlink_scorer", "two_tower_item_encoder"):
             assert f"{pascal(name)}Client" in text, (language, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "snake", "camel", "pascal"),
+    [
+        ("history_item_ids", "history_item_ids", "historyItemIds", "HistoryItemIds"),
+        ("price (EUR)", "price_eur", "priceEur", "PriceEur"),
+        ("2nd", "n2nd", "n2nd", "N2nd"),
+        ("class", "class_", "class_", "Class"),
+        ("Größe", "gr_e", "grE", "GrE"),
+    ],
+)
+def test_names_become_identifiers(name: str, snake: str, camel: str, pascal: str) -> None:
+    field = Field(name, "BYTES", 1, "")
+    assert (field.snake, field.camel, field.pascal) == (snake, camel, pascal)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["a b", "a_b"], "both be called 'a_b'"), (["寿司"], "no letter from A to Z")],
+)
+def test_names_that_no_identifier_tells_apart_are_refused(
+    repository: Path, tmp_path: Path, names: list[str], said: str
+) -> None:
+    some = tmp_path / "some"
+    shutil.copytree(repository / "sasrec", some / "sasrec")
+    contract = read_json(some / "sasrec" / "contract.json")
+    contract["inputs"] = [contract["inputs"][0] | {"name": name} for name in names]
+    (some / "sasrec" / "contract.json").write_text(json.dumps(contract))
+    with pytest.raises(SeqrecError, match=said):
+        write_clients(some, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_language_and_the_models_that_are_there(repository: Path, tmp_path: Path) -> None:
