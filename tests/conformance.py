@@ -10,6 +10,7 @@ that takes connections and never answers, and one that answers from a script.
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -159,13 +160,23 @@ class Result:
         return "SKIPPED" if self.skipped else "FAILED" if self.failures else "ok"
 
 
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """As from a shell: variables given to a make that started this are not meant for this one."""
+    return subprocess.run(
+        ["make", *arguments],
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS,
+        check=False,
+    )
+
+
 def missing_tools(folder: Path) -> str:
     """Why a client cannot be built here, or ""."""
     if not shutil.which("make"):
         return "make is missing"
-    found = subprocess.run(
-        ["make", "-s", "-C", folder, "tools"], capture_output=True, text=True, check=False
-    )
+    found = make("-s", "-C", str(folder), "tools")
     return " ".join(found.stderr.split()) if found.returncode else ""
 
 
@@ -173,9 +184,7 @@ def conform(language: str, folder: Path, servers: Mapping[str, str]) -> Result:
     """Build one client and run its conformance program."""
     if why := missing_tools(folder):
         return Result(language, skipped=why)
-    made = subprocess.run(
-        ["make", "-C", folder], capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-    )
+    made = make("-C", str(folder))
     if made.returncode:
         return Result(language, failures=[f"make: {(made.stdout + made.stderr)[-3000:]}"])
     with scripted() as (flaky, script):

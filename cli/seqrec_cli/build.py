@@ -29,6 +29,7 @@ def build(
     events: options.Events = None,
     resume: options.Resume = False,
     retrain: options.Retrain = False,
+    mlflow: options.MlflowUri = None,
     json: options.Json = False,
 ) -> None:
     """Train, export to ONNX, verify against PyTorch, and publish for Triton.
@@ -53,7 +54,9 @@ def build(
         settings=settings,
         synthetic={"users": users, "items": items, "events": events},
     )
-    outcomes = build_all(plan, read_log(plan), keep=keep, resume=resume, retrain=retrain)
+    outcomes = build_all(
+        plan, read_log(plan), keep=keep, resume=resume, retrain=retrain, mlflow=mlflow
+    )
     report(outcomes, plan, json=json)
 
 
@@ -64,6 +67,7 @@ def build_all(
     keep: int = 3,
     resume: bool = False,
     retrain: bool = False,
+    mlflow: str | None = None,
 ) -> list[Outcome]:
     """Every model of the plan, from its log to the repository."""
     from seqrec_cli.export import export_one
@@ -75,7 +79,7 @@ def build_all(
         require(MODELS[name], interactions)  # before the first of them trains for an hour
     outcomes = []
     for name in plan.models:
-        run = train_one(plan, name, interactions, resume=resume, retrain=retrain)
+        run = train_one(plan, name, interactions, resume=resume, retrain=retrain, mlflow=mlflow)
         outcomes.append(export_one(run, plan, keep=keep))
     return outcomes
 

@@ -80,6 +80,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training th
 Retrain = Annotated[
     bool, typer.Option("--retrain", help="Train even if this very run is there already.")
 ]
+MlflowUri = Annotated[
+    str | None,
+    typer.Option("--mlflow", help="Tracking URI of an MLflow to log new trainings to as well."),
+]
 Url = Annotated[str, typer.Option(help="gRPC address of the server.")]
 TlsCa = Annotated[
     Path | None, typer.Option(help="PEM certificate that vouches for the server: TLS.")

@@ -25,6 +25,7 @@ def train(
     events: options.Events = None,
     resume: options.Resume = False,
     retrain: options.Retrain = False,
+    mlflow: options.MlflowUri = None,
     json: options.Json = False,
 ) -> None:
     """Train models and evaluate them on held-out events.
@@ -43,7 +44,8 @@ def train(
     )
     interactions = read_log(plan)
     finished = [
-        train_one(plan, name, interactions, resume=resume, retrain=retrain) for name in plan.models
+        train_one(plan, name, interactions, resume=resume, retrain=retrain, mlflow=mlflow)
+        for name in plan.models
     ]
     if json:
         print_json({run.model.name: dict(run.metrics) for run in finished})
@@ -81,7 +83,13 @@ def read_log(plan: options.Plan) -> Interactions:
 
 
 def train_one(
-    plan: options.Plan, name: str, interactions: Interactions, *, resume: bool, retrain: bool
+    plan: options.Plan,
+    name: str,
+    interactions: Interactions,
+    *,
+    resume: bool,
+    retrain: bool,
+    mlflow: str | None = None,
 ) -> Run:
     """Train one model, or take the finished run of the same data, settings and seed."""
     from seqrec_export import run
@@ -96,5 +104,12 @@ def train_one(
         return run.load(path)
     note(f"{name}: training")
     return run.train(
-        chosen, interactions, model_config, path, seed=plan.seed, resume=resume, progress=True
+        chosen,
+        interactions,
+        model_config,
+        path,
+        seed=plan.seed,
+        resume=resume,
+        progress=True,
+        mlflow=mlflow,
     )

@@ -4,6 +4,7 @@ config.json            model, settings, seed, data, versions, key
 weights.safetensors    parameters and buffers
 vocabulary/*.parquet   ids in index order
 held_out.json          raw requests before some held-out events, to verify exports with
+tensorboard/           the same, for `tensorboard --logdir`
 metrics.json           test, baselines, validation curve; written last
 """
 
@@ -22,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from seqrec_export import tracking
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import (
     read_json,
@@ -115,11 +117,13 @@ def train(
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
+    mlflow: str | None = None,
 ) -> Run:
     """Train, evaluate on the test part once, and write the run folder at `path`.
 
     Training goes on in a folder beside; the run that was at `path` stays until the new one is
-    complete. Raises SeqrecError where `resume` finds a training of other settings or data.
+    complete. `mlflow` is the URI of a tracking server to log to as well. Raises SeqrecError where
+    `resume` finds a training of other settings or data.
     """
     require(model, interactions)
     key = run_key(model, config, seed, interactions.fingerprint)
@@ -146,6 +150,7 @@ def train(
     torch.manual_seed(seed)
     net = model.net(config, dataset.num_rows)
     net.observe(dataset)  # type: ignore[operator]
+    loggers = tracking.loggers(model.name, config, work, mlflow)
     history = fit(
         model,
         net,
@@ -155,6 +160,7 @@ def train(
         seed=seed,
         resume=resume,
         progress=progress,
+        loggers=loggers,
     )
     net.finish()  # type: ignore[operator]
     metrics = {
@@ -165,6 +171,7 @@ def train(
         "versions": library_versions(),
         **history,
     }
+    tracking.log_results(loggers, metrics)
     remove(work / "checkpoints")
     save_file(_state(net), work / "weights.safetensors")
     for name, vocabulary in dataset.vocabularies.items():

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -87,6 +88,8 @@ class _Fit(lightning.LightningModule):
             self._loss_sum, self._steps = None, 0
         self.curve.append({"epoch": float(self.current_epoch), **metrics})
         self.log(self.model.monitor, metrics[self.model.monitor], prog_bar=True, batch_size=1)
+        others = metrics.keys() - {"loss", self.model.monitor}
+        self.log_dict({name: metrics[name] for name in others}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["curve"] = self.curve
@@ -129,6 +132,7 @@ def fit(
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
+    loggers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
     """Train `net` in place; it ends with the weights of the best validation epoch.
 
@@ -165,7 +169,7 @@ def fit(
         gradient_clip_val=config.gradient_clip or None,
         callbacks=callbacks,
         plugins=[PlainCheckpoints()],
-        logger=False,
+        logger=list(loggers),
         enable_progress_bar=progress and sys.stderr.isatty(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
