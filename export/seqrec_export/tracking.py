@@ -22,6 +22,9 @@ class _TensorBoard(TensorBoardLogger):
     def finalize(self, status: str) -> None:
         self.experiment.flush()
 
+    def save(self) -> None:
+        """Nothing: settings are in the run's config.json, not in a hparams.yaml."""
+
 
 def loggers(model: str, config: Any, folder: Path, mlflow: str | None = None) -> list[Logger]:
     """TensorBoard's, which writes into `folder`, and with the URI of an MLflow one for that.
