@@ -36,6 +36,9 @@ from tritonclient.grpc.service_pb2_grpc import (
 
 from seqrec_export.client_code import LANGUAGES, write_clients
 from seqrec_export.endpoints import Endpoints, ServerTLS
+from seqrec_export.folders import read_json
+from seqrec_export.openapi import GOLDEN_FILE
+from seqrec_export.published import models, versions
 from seqrec_export.server import launch, start
 
 OK = "ok"
@@ -206,11 +209,8 @@ def conform(language: str, folder: Path, servers: Mapping[str, str]) -> Result:
     result.failures += [f"{case}: not run" for case in CASES - result.cases.keys()]
     if script.calls != TRIES:
         result.failures.append(f"retries: asked {dict(script.calls)} instead of {TRIES}")
-    golden = sum(
-        len(json.loads(newest(folder).read_text(encoding="utf-8"))["requests"])
-        for folder in Path(servers["--repository"]).iterdir()
-        if (folder / "contract.json").exists()
-    )
+    repository = Path(servers["--repository"])
+    golden = sum(len(read_json(newest(repository / m))["requests"]) for m in models(repository))
     if not result.requests == result.passed == golden:
         result.failures.append(f"passed {result.passed} of {result.requests}, there are {golden}")
     result.failures += complaints(language, folder)
@@ -221,7 +221,7 @@ def conform(language: str, folder: Path, servers: Mapping[str, str]) -> Result:
 
 def newest(model: Path) -> Path:
     """The golden requests of a model's newest version."""
-    return max(model.glob("[1-9]*/golden.json"), key=lambda path: int(path.parent.name))
+    return model / str(versions(model)[-1]) / GOLDEN_FILE
 
 
 def main() -> None:

@@ -184,17 +184,20 @@ def _golden(model: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
 
-    def values(entry: Mapping[str, Any]) -> list[list[Any]]:
-        return [tensor["data"] for key in ("inputs", "outputs") for tensor in entry[key].values()]
+    def tensors(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        return [*entry["inputs"].values(), *entry["outputs"].values()]
 
     def speaks(entry: Mapping[str, Any]) -> bool:
-        numbers = ("NaN", "Infinity", "-Infinity")
-        tensors = [*entry["inputs"].values(), *entry["outputs"].values()]
-        return all(t["data"] for t in tensors) and not any(
-            value in numbers for t in tensors if t["datatype"] != "BYTES" for value in t["data"]
+        return all(tensor["data"] for tensor in tensors(entry)) and not any(
+            isinstance(value, str)  # NaN and Infinity
+            for tensor in tensors(entry)
+            if tensor["datatype"] != "BYTES"
+            for value in tensor["data"]
         )
+
+    def size(entry: Mapping[str, Any]) -> int:
+        return sum(len(tensor["data"]) for tensor in tensors(entry))
 
     found = [entry for entry in read_json(path)["requests"] if speaks(entry)]
     known = [entry for entry in found if entry["case"].startswith("known ids")]
-    ranked: list[dict[str, Any]] = sorted(known or found, key=lambda e: sum(map(len, values(e))))
-    return ranked[0] if ranked else None
+    return min(known or found, key=size, default=None)

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2
 from tritonclient.grpc import service_pb2
 
-CALLS = (
+CALLS = (  # none of them streams
     "ServerLive",
     "ServerReady",
     "ModelReady",
@@ -35,9 +35,7 @@ def descriptor_set() -> Any:
     for call in calls:
         for message in (call.input_type, call.output_type):
             needed.update((found.name, found) for found in _reached(message, set()))
-    file = descriptor_pb2.FileDescriptorProto(
-        name=FILE, package=source.package, syntax="proto3", dependency=[]
-    )
+    file = descriptor_pb2.FileDescriptorProto(name=FILE, package=source.package, syntax="proto3")
     for name in source.message_types_by_name:
         if name in needed:
             needed[name].CopyToProto(file.message_type.add())
@@ -78,14 +76,7 @@ def proto_text() -> str:
     for service in file.service:
         lines += ["", f"service {service.name} {{"]
         for call in service.method:
-            takes, gives = (
-                f"{'stream ' if streams else ''}{kind}"
-                for kind, streams in (
-                    (call.input_type, call.client_streaming),
-                    (call.output_type, call.server_streaming),
-                )
-            )
-            lines.append(f"  rpc {call.name}({takes}) returns ({gives});")
+            lines.append(f"  rpc {call.name}({call.input_type}) returns ({call.output_type});")
         lines.append("}")
     for message in file.message_type:
         lines += ["", *_message(message, f".{file.package}.{message.name}")]

@@ -4,7 +4,7 @@ config.json            model, settings, seed, data, versions, key
 weights.safetensors    parameters and buffers
 vocabulary/*.parquet   ids in index order
 held_out.json          raw requests before some held-out events, to verify exports with
-tensorboard/           the same, for `tensorboard --logdir`
+tensorboard/           what metrics.json has, for `tensorboard --logdir`
 metrics.json           test, baselines, validation curve; written last
 """
 
