@@ -1,5 +1,6 @@
 """Requests of every length share batches in the real Triton, and none sees what the others hold."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,16 @@ def mixed_requests(served: Served, number: int, seed: int) -> list[ModelInferReq
     return requests
 
 
-def requests_and_runs(server: Any, model: str) -> np.ndarray:
-    answer = server.ModelStatistics(ModelStatisticsRequest(name=model), timeout=DEADLINE)
-    (found,) = answer.model_stats
-    return np.array([found.inference_stats.success.count, found.execution_count])
+def requests_and_runs(server: Any, model: str, *, requests: int = 0) -> np.ndarray:
+    """Once as many requests are counted: Triton counts a run after it has sent the answers."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        answer = server.ModelStatistics(ModelStatisticsRequest(name=model), timeout=DEADLINE)
+        (found,) = answer.model_stats
+        counts = np.array([found.inference_stats.success.count, found.execution_count])
+        if counts[0] >= requests or time.monotonic() > end:
+            return counts
+        time.sleep(0.01)
 
 
 def test_requests_of_every_length_share_batches_and_keep_their_answers(
@@ -59,12 +66,13 @@ def test_requests_of_every_length_share_batches_and_keep_their_answers(
     for seed, name in enumerate(RAGGED):
         exported = exports(GRAPHS[name][0])
         requests = mixed_requests(Served(exported, exported.graphs[name]), each, seed)
+        start, _ = requests_and_runs(server, name)
         alone = [server.ModelInfer(request, timeout=DEADLINE) for request in requests]
-        before = requests_and_runs(server, name)
+        before = requests_and_runs(server, name, requests=start + each)
         # All at once, so that they wait for one another however slow this machine is.
         sent = [server.ModelInfer.future(request, timeout=DEADLINE) for request in requests]
         together = [future.result() for future in sent]
-        counts += requests_and_runs(server, name) - before
+        counts += requests_and_runs(server, name, requests=before[0] + each) - before
         for got, expected in zip(together, alone, strict=True):
             assert_same(read_answer(got), read_answer(expected), tolerance=1e-6)
     requests_, runs = counts
