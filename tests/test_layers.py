@@ -142,9 +142,10 @@ def test_sasrec_trains_and_serves_the_same_states(length: int, padding: int, see
 def test_a_layer_of_sasrec_is_pytorchs_transformer_layer(
     length: int, padding: int, heads: int, seed: int
 ) -> None:
-    """Post-norm, causal, padding never looked at."""
-    layer = net("sasrec", seed, dim=6, num_heads=heads).layers[0]
-    expected = nn.TransformerEncoderLayer(6, heads, dim_feedforward=6, batch_first=True).eval()
+    """Post-norm, causal, padding never looked at, each head's bias by distance in its logits."""
+    layer = net("sasrec", seed, dim=6, num_heads=heads, max_length=14).layers[0]
+    # In training mode, without dropout: in eval mode PyTorch takes any bias for "hidden".
+    expected = nn.TransformerEncoderLayer(6, heads, 6, dropout=0.0, batch_first=True).train()
     with torch.no_grad():
         for target, *sources in (
             (expected.self_attn.in_proj_weight, layer.query.weight, layer.key_value.weight),
@@ -165,7 +166,14 @@ def test_a_layer_of_sasrec_is_pytorchs_transformer_layer(
         mask = torch.where(hidden, -1e4, 0.0).expand(2, -1, -1)
         got = layer(x.flatten(0, 1), mask).view_as(x)
         last = layer.last(x, mask[:, -1:])
-        wanted = expected(x, src_mask=hidden)
+        biases = []  # in PyTorch's order: all heads of the first row, then those of the second
+        for by_distance in layer.by_distance:
+            bias = torch.where(hidden, float("-inf"), 0.0)
+            for i, j in (~hidden).nonzero().tolist():
+                bias[i, j] = by_distance[-1 - (i - j)]
+            biases.append(bias)
+        wanted = expected(x, src_mask=torch.stack(biases).repeat(2, 1, 1))
+    assert layer.by_distance.any()
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(last, wanted[:, -1], rtol=1e-4, atol=1e-5)
 

@@ -16,7 +16,7 @@ def models(
     name: Annotated[str | None, typer.Argument(help="Model whose settings to list.")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the models and what each needs, or the settings of one.
+    """List the models and what each needs, or the settings and presets of one.
 
     Example: `seqrec-export models sasrec`
     """
@@ -36,10 +36,12 @@ def models(
         return
     if name not in MODELS:
         raise SeqrecError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
+    presets = MODELS[name].presets
     settings = [
         {
             "setting": f.name,
             "default": f.default,
+            **{preset: values.get(f.name, "") for preset, values in presets.items()},
             "unit": f.metadata.get("unit", ""),
             "meaning": f.metadata["help"],
         }
@@ -49,7 +51,8 @@ def models(
         print_json(settings)
     else:
         print_table(
-            f"{name}: --set {name}.SETTING=VALUE",
-            ("setting", "default", "unit", "meaning"),
+            f"{name}: --set {name}.SETTING=VALUE"
+            + (f", --preset {' or '.join(presets)}" if presets else ""),
+            ("setting", "default", *presets, "unit", "meaning"),
             [tuple(s.values()) for s in settings],
         )

@@ -2,6 +2,7 @@
 
     data = "movielens:ml-1m/ratings.dat"
     models = ["sasrec"]
+    preset = "ml-1m"
     top_k = 100
     item_precision = "int8"
 
@@ -11,7 +12,8 @@
     [settings.sasrec]
     dim = 64
 
-What stands on the command line wins over the file, the file over the defaults.
+What stands on the command line wins over the file, the file over the preset, and that over the
+defaults. A model without the preset takes its defaults.
 """
 
 from __future__ import annotations
@@ -58,6 +60,13 @@ Settings = Annotated[
         "--set", help="Model setting, as dim=64 or sasrec.dim=64; see `models NAME` for all."
     ),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Named settings to start from instead of the defaults: source (of the notebooks that "
+        "the models stem from), ml-1m, ...; see `models NAME` for all."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random. Default: 0.")]
 Runs = Annotated[Path | None, typer.Option(help="Folder of the run folders. Default: runs.")]
 Repository = Annotated[
@@ -99,6 +108,7 @@ Events = Annotated[int | None, typer.Option(help="Events of the synthetic shop."
 _FILE_KEYS = (
     "data",
     "models",
+    "preset",
     "seed",
     "runs",
     "repository",
@@ -149,6 +159,7 @@ def make_plan(
     data: str | None = None,
     columns: str | None = None,
     models: list[str] | None = None,
+    preset: str | None = None,
     seed: int | None = None,
     runs: Path | None = None,
     repository: Path | None = None,
@@ -173,7 +184,13 @@ def make_plan(
             raise SeqrecError(f"--{next(iter(given))} is for --data synthetic, not for {source}")
         source += "," if ":" in source else ":"
         source += ",".join(f"{key}={value}" for key, value in given.items())
-    merged: dict[str, dict[str, Any]] = {name: {} for name in names}
+    chosen = preset or file.get("preset")
+    merged: dict[str, dict[str, Any]] = {name: _preset(name, chosen) for name in names}
+    if chosen and not any(chosen in MODELS[name].presets for name in names):
+        known = sorted({text for name in names for text in MODELS[name].presets})
+        raise SeqrecError(
+            f"{', '.join(names)} has no preset {chosen!r}; there are {', '.join(known)}"
+        )
     for name, values in file.get("settings", {}).items():
         for key, value in values.items():
             _assign(merged, f"{name}.{key}", value, models_of_file=True)
@@ -195,6 +212,12 @@ def make_plan(
         ),
         settings=merged,
     )
+
+
+def _preset(model: str, name: str | None) -> dict[str, Any]:
+    from seqrec_export.models import MODELS
+
+    return dict(MODELS[model].presets.get(name, {})) if name else {}
 
 
 def _read_file(path: Path | None) -> dict[str, Any]:

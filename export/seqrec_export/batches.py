@@ -72,6 +72,22 @@ def gather_gap_days(
     return np.where(real, seconds / SECONDS_PER_DAY, 0.0).astype(np.float32)
 
 
+def chunks(dataset: Dataset, window: int) -> tuple[Indices, Indices]:
+    """Cut each user's training events from the end into pieces of `window` targets.
+
+    Returns (C,) starts and (C,) ends; a piece begins one event before its first target, if the user
+    has one there.
+    """
+    histories = dataset.histories
+    events = np.bincount(histories.users[dataset.trained], minlength=histories.num_users)
+    starts = histories.offsets[:-1]
+    count = -(-events // window)
+    user = np.repeat(np.arange(len(events)), count)
+    within = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+    ends = starts[user] + events[user] - within * window
+    return np.maximum(starts[user], ends - window - 1), ends
+
+
 class Negatives:
     """Uniform items that the user has no training event with."""
 

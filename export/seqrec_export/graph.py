@@ -7,7 +7,7 @@ requests and the random requests of the parity check are derived from them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
@@ -153,6 +153,8 @@ class Model:
     mode: Literal["min", "max"] = "max"
     headline: tuple[str, ...]  # the test figures that stand in tables
     baseline: str = "popularity"  # the one that stands beside them
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by name
+    cpu_bfloat16: bool = False  # whether a CPU that has bfloat16 trains faster with it
 
 
 HISTORY = Spec(

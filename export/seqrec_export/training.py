@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 import warnings
@@ -81,7 +82,8 @@ class _Fit(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Any, index: int) -> None:
-        metrics = self.model.evaluate(self.net, self.dataset, self.config, "validation")
+        with torch.autocast(self.device.type, enabled=False):  # in full precision, as it is served
+            metrics = self.model.evaluate(self.net, self.dataset, self.config, "validation")
         if self._loss_sum is not None:
             metrics["loss"] = float(self._loss_sum) / self._steps
             self.log("loss", metrics["loss"], prog_bar=True, batch_size=1)
@@ -101,10 +103,24 @@ class _Fit(lightning.LightningModule):
         optimizer = torch.optim.Adam(
             self.net.parameters(),
             lr=self.config.learning_rate,
+            betas=(0.9, self.config.adam_beta2),
             weight_decay=self.config.weight_decay,
         )
-        decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.config.lr_decay)
-        return {"optimizer": optimizer, "lr_scheduler": decay}
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Of `learning_rate` at a step, counted from 0 over the whole training."""
+        warm_up, decay = self.config.warmup_steps, self.config.lr_decay
+        rising = min(1.0, (step + 1) / warm_up) if warm_up else 1.0
+        steps = max(len(self.epoch_data), 1)
+        if decay:
+            return rising * float(decay ** (step // steps))
+        done = min(1.0, step / (steps * self.config.epochs))
+        return rising * (1 + math.cos(math.pi * done)) / 2
 
 
 class _Stopping(EarlyStopping):
@@ -164,7 +180,7 @@ def fit(
     trainer = lightning.Trainer(
         accelerator="gpu" if cuda else "cpu",
         devices=1,
-        precision="bf16-mixed" if cuda else "32-true",
+        precision="bf16-mixed" if cuda or (model.cpu_bfloat16 and _multiplies_bfloat16()) else 32,
         max_epochs=config.epochs,
         gradient_clip_val=config.gradient_clip or None,
         callbacks=callbacks,
@@ -195,6 +211,11 @@ def fit(
         "seconds": round(time.perf_counter() - started, 2),
         "config": asdict(config),
     }
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it; others would emulate it, slowly."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _quieten() -> None:

@@ -48,7 +48,16 @@ class CaserConfig:
     )
     num_negatives: int = field(default=4, metadata={"help": "sampled items a target"})
     learning_rate: float = field(default=5e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(default=0.95, metadata={"help": "learning rate factor an epoch"})
+    lr_decay: float = field(
+        default=0.95,
+        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
+    )
+    warmup_steps: int = field(
+        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
+    )
+    adam_beta2: float = field(
+        default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
+    )
     weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=0.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=1024, metadata={"help": "targets a step"})
@@ -185,4 +194,7 @@ MODEL = Model(
     baselines=baselines,
     monitor="ndcg@10",
     headline=("hr@10", "ndcg@10", "hr@50", "auc"),
+    presets={
+        "source": {"num_negatives": 1, "learning_rate": 0.04, "batch_size": 4096, "epochs": 8},
+    },
 )

@@ -19,6 +19,7 @@ from seqrec_export import graph, layers, losses, metrics
 from seqrec_export.batches import (
     Indices,
     by_length,
+    chunks,
     gather_gap_days,
     gather_items,
     in_order,
@@ -55,8 +56,22 @@ class GRU4AttConfig:
     targets_per_epoch: int = field(
         default=15_000, metadata={"help": "next events drawn an epoch", "unit": "events"}
     )
+    every_event: bool = field(
+        default=False,
+        metadata={"help": "also train on every event of whole windows, gaps unknown"},
+    )
+    chunks_per_step: int = field(default=32, metadata={"help": "windows a step of every_event"})
     learning_rate: float = field(default=4e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(default=0.95, metadata={"help": "learning rate factor an epoch"})
+    lr_decay: float = field(
+        default=0.95,
+        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
+    )
+    warmup_steps: int = field(
+        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
+    )
+    adam_beta2: float = field(
+        default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
+    )
     weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=256, metadata={"help": "targets or sessions a step"})
@@ -110,6 +125,14 @@ class GRU4Att(nn.Module):
         bucket = torch.where(torch.isnan(gap_days), UNKNOWN, bucket)
         return torch.where(real, bucket, PAD)
 
+    def states(self, items: Tensor, types: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L) each, real steps first -> (B, L, D) states, (B, L) which steps are real."""
+        real = items != PAD
+        types = torch.where(real, torch.where(types == PAD, UNKNOWN, types), PAD)
+        x = self.items(items) + self.event_types(types) + self.gaps(self.gap_bucket(gaps, real))
+        states, _ = self.gru(self.dropout(x), real.sum(dim=1).clamp(min=1))
+        return states, real
+
     def encode(self, history: Ragged, event_types: Ragged, gap_days: Ragged) -> Tensor:
         """Item indices, event types, days -> (B, D) user embedding."""
         items, types, gaps = compact(
@@ -119,16 +142,27 @@ class GRU4Att(nn.Module):
             window=self.config.max_length,
             oldest_first_column=True,
         )
-        real = items != PAD
-        types = torch.where(real, torch.where(types == PAD, UNKNOWN, types), PAD)
-        x = self.items(items) + self.event_types(types) + self.gaps(self.gap_bucket(gaps, real))
-        states, _ = self.gru(self.dropout(x), real.sum(dim=1).clamp(min=1))
+        states, real = self.states(items, types, gaps)
         # The first column always counts, so a row of pure padding stays finite.
         first = torch.arange(items.shape[1], device=items.device)[None] == 0
         logits = self.attention(states)[..., 0].masked_fill(~(real | first), float("-inf"))
         pooled = (logits.softmax(dim=1)[:, None] @ states)[:, 0]
         pooled = self.out(self.dropout(pooled))
         return torch.where(layers.known_items(history) > 0, pooled, self.cold)
+
+    def _every_user(self, items: Tensor, types: Tensor) -> Tensor:
+        """(B, L) each, real steps first -> (B, L, D): the user after each step.
+
+        The gaps are unknown: they depend on when the request comes, so that no two targets would
+        share a step.
+        """
+        unknown = torch.full(items.shape, torch.nan, device=items.device)
+        states, _ = self.states(items, types, unknown)
+        step = torch.arange(items.shape[1], device=items.device)
+        logits = self.attention(states).transpose(1, 2)
+        weights = logits.masked_fill(step[:, None] < step[None], float("-inf")).softmax(dim=2)
+        users: Tensor = self.out(self.dropout(weights @ states))
+        return users
 
     def score(self, user: Tensor, candidates: Ragged) -> Tensor:
         """(B, D), item indices -> (N,) logits."""
@@ -141,6 +175,10 @@ class GRU4Att(nn.Module):
         history = batch["history"]
         noise = torch.rand(history.shape, device=history.device) < self.config.unknown_rate
         history = torch.where(noise & (history != PAD), UNKNOWN, history)
+        if "targets" in batch:
+            users, targets = self._every_user(history, batch["event_types"]), batch["targets"]
+            real = targets != PAD
+            return losses.full_softmax(users[real], self.items.weight, self.bias, targets[real])
         lists = (history, batch["event_types"], batch["gap_days"])
         user = self.encode(*map(Ragged.of, lists))
         if "candidates" in batch:
@@ -184,6 +222,24 @@ def _event_inputs(dataset: Dataset, config: GRU4AttConfig, targets: Indices) -> 
     return _inputs(dataset, config, histories.starts(targets), targets, histories.times[targets])
 
 
+def _every_event(dataset: Dataset, starts: Indices, ends: Indices) -> Batch:
+    """Histories of one step less than `ends - starts`, and what came after each step."""
+    histories = dataset.histories
+    positions = starts[:, None] + np.arange(int((ends - starts).max()))
+    real = positions < ends[:, None]
+    items = torch.from_numpy(gather_items(histories, positions, real))
+    types = np.where(real, UNKNOWN, PAD)
+    if histories.event_types is not None:
+        types = np.where(real, histories.event_types[np.where(real, positions, 0)], PAD)
+    # The step before the row's last target is its last input.
+    history = torch.where(items[:, 1:] == PAD, PAD, items[:, :-1])
+    return {
+        "history": history,
+        "event_types": torch.from_numpy(types)[:, :-1].where(history != PAD, PAD),
+        "targets": items[:, 1:],
+    }
+
+
 def _session_batch(dataset: Dataset, config: GRU4AttConfig, rows: Indices) -> Batch:
     sessions = dataset.sessions
     assert sessions is not None
@@ -221,11 +277,21 @@ def _drawn_targets(dataset: Dataset, config: GRU4AttConfig) -> int:
     return min(config.targets_per_epoch, len(dataset.train))
 
 
+def _chunks(dataset: Dataset, config: GRU4AttConfig) -> tuple[Indices, Indices]:
+    if not config.every_event:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    starts, ends = chunks(dataset, config.max_length)
+    return starts[ends - starts > 1], ends[ends - starts > 1]
+
+
 def _batches(dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator) -> Iterator[Batch]:
     drawn = rng.choice(dataset.train, _drawn_targets(dataset, config), replace=False)
     lengths = np.minimum(drawn - dataset.histories.starts(drawn), config.max_length)
     events = by_length(drawn, lengths, config.batch_size, rng)
     kinds = ["event"] * num_batches(len(drawn), config.batch_size)
+    starts, ends = _chunks(dataset, config)
+    pieces = by_length(np.arange(len(starts)), ends - starts, config.chunks_per_step, rng)
+    kinds += ["every event"] * num_batches(len(starts), config.chunks_per_step)
     if dataset.sessions is not None:
         rows = _rankable(dataset.sessions, dataset.sessions.train)
         sessions = shuffled(rows, config.batch_size, rng)
@@ -233,6 +299,10 @@ def _batches(dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator) 
     for i in rng.permutation(len(kinds)):
         if kinds[i] == "session":
             yield _session_batch(dataset, config, next(sessions))
+            continue
+        if kinds[i] == "every event":
+            rows = next(pieces)
+            yield _every_event(dataset, starts[rows], ends[rows])
             continue
         targets = next(events)
         batch = _event_inputs(dataset, config, targets)
@@ -245,6 +315,7 @@ def _batches(dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator) 
 
 def _num_batches(dataset: Dataset, config: GRU4AttConfig) -> int:
     total = num_batches(_drawn_targets(dataset, config), config.batch_size)
+    total += num_batches(len(_chunks(dataset, config)[0]), config.chunks_per_step)
     if dataset.sessions is not None:
         rows = _rankable(dataset.sessions, dataset.sessions.train)
         total += num_batches(len(rows), config.batch_size)
@@ -328,4 +399,5 @@ MODEL = Model(
     baselines=baselines,
     monitor="selection",
     headline=("hr@10", "ndcg@10", "candidates_ndcg@10", "candidates_mrr"),
+    presets={"source": {"dim": 64, "max_length": 100}},
 )

@@ -50,7 +50,16 @@ class MlinkConfig:
         default=0.02, metadata={"help": "share of training items replaced by the unknown item"}
     )
     learning_rate: float = field(default=2e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(default=0.6, metadata={"help": "learning rate factor an epoch"})
+    lr_decay: float = field(
+        default=0.6,
+        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
+    )
+    warmup_steps: int = field(
+        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
+    )
+    adam_beta2: float = field(
+        default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
+    )
     weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=256, metadata={"help": "ratings a step"})
@@ -285,4 +294,5 @@ MODEL = Model(
     mode="min",
     headline=("rmse", "mae", "unseen_rmse"),
     baseline="user and item bias",
+    presets={"source": {"learning_rate": 1e-3, "lr_decay": 1.0, "batch_size": 16}},
 )

@@ -3,6 +3,8 @@
 Trained with cross-entropy over the whole catalogue at every position, which beats the paper's one
 sampled negative (Klenitskiy and Vasilev 2023, arXiv 2309.07602). The decoder shares the item
 embedding, as in section III-D of the paper; `tie_weights = False` gives it a matrix of its own.
+Beside the sinusoids, each head learns how much an event counts by how many steps ago it was: the
+scalar relative positions of T5 (Raffel et al. 2020, arXiv 1910.10683, section 2.1), one a step.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export import graph, layers, losses
-from seqrec_export.batches import Indices, by_length, gather_items, num_batches, windows
+from seqrec_export.batches import (
+    Indices,
+    by_length,
+    chunks,
+    gather_items,
+    num_batches,
+    windows,
+)
 from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
@@ -41,11 +50,23 @@ class SASRecConfig:
     max_length: int = field(default=50, metadata={"help": "window", "unit": "events"})
     dropout: float = field(default=0.2, metadata={"help": "dropout probability"})
     tie_weights: bool = field(default=True, metadata={"help": "decode with the item embedding"})
+    relative_positions: bool = field(
+        default=True, metadata={"help": "each head learns how much a step counts by its distance"}
+    )
     unknown_rate: float = field(
         default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
     )
     learning_rate: float = field(default=2e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(default=0.98, metadata={"help": "learning rate factor an epoch"})
+    lr_decay: float = field(
+        default=0.98,
+        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
+    )
+    warmup_steps: int = field(
+        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
+    )
+    adam_beta2: float = field(
+        default=0.98, metadata={"help": "Adam's decay of the squared gradient's mean"}
+    )
     weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=0.5, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=32, metadata={"help": "windows a step"})
@@ -64,6 +85,8 @@ class _Layer(nn.Module):
     SkipLayerNormalization, which takes four times as long as the two.
     """
 
+    by_distance: Tensor  # (H, W) added to the logits; the last column is of the step itself
+
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
@@ -80,14 +103,24 @@ class _Layer(nn.Module):
         )
         self.feed_forward_norm = nn.LayerNorm(config.dim)
         self.dropout = layers.Dropout(config.dropout)
+        by_distance = torch.zeros(config.num_heads, config.max_length)
+        if config.relative_positions:
+            self.by_distance = nn.Parameter(by_distance)
+        else:
+            self.register_buffer("by_distance", by_distance, persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B * L, D), (B, L, L) added to the logits -> (B * L, D)."""
         shape = (*mask.shape[:2], x.shape[1] // self.num_heads)
+        step = torch.arange(mask.shape[1], device=x.device)
+        window = self.by_distance.shape[1]
+        column = (window - 1 - step[:, None] + step[None]).clamp(max=window - 1)
         attended = []
-        for head in self._heads():
+        for head, by_distance in zip(self._heads(), self.by_distance, strict=True):
             query, key, value = (F.linear(x, *part).view(shape) for part in head)
-            logits = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=self.scale)
+            logits = torch.baddbmm(
+                mask + by_distance[column], query, key.transpose(1, 2), alpha=self.scale
+            )
             attended.append((self.dropout(logits.softmax(dim=-1)) @ value).flatten(0, 1))
         return self._close(x, torch.cat(attended, dim=1))
 
@@ -98,10 +131,12 @@ class _Layer(nn.Module):
         all logits alike; the weights add up to 1, so a value's W and b are applied to the sum.
         """
         last = x[:, -1]
+        nearest = self.by_distance[:, self.by_distance.shape[1] - mask.shape[2] :]
         attended = []
-        for query, (key, _), value in self._heads():
+        for head, by_distance in zip(self._heads(), nearest, strict=True):
+            query, (key, _), value = head
             asked = (F.linear(last, *query) @ key)[:, None]
-            logits = torch.baddbmm(mask, asked, x.transpose(1, 2), alpha=self.scale)
+            logits = torch.baddbmm(mask + by_distance, asked, x.transpose(1, 2), alpha=self.scale)
             attended.append(F.linear((logits.softmax(dim=-1) @ x)[:, 0], *value))
         return self._close(last, torch.cat(attended, dim=1))
 
@@ -211,21 +246,8 @@ def graphs(config: SASRecConfig, top_k: int) -> dict[str, Graph]:
     return retrieval_graphs("sasrec", (graph.HISTORY,), config.dim, top_k)
 
 
-def _chunks(dataset: Dataset, config: SASRecConfig) -> tuple[Indices, Indices]:
-    """Cut each user's training events into windows, from the end; targets do not overlap."""
-    events = np.bincount(
-        dataset.histories.users[dataset.trained], minlength=dataset.histories.num_users
-    )
-    starts = dataset.histories.offsets[:-1]
-    chunks = -(-events // config.max_length)
-    user = np.repeat(np.arange(len(events)), chunks)
-    within = np.arange(len(user)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
-    ends = starts[user] + events[user] - within * config.max_length
-    return np.maximum(starts[user], ends - config.max_length - 1), ends
-
-
 def _batches(dataset: Dataset, config: SASRecConfig, rng: np.random.Generator) -> Iterator[Batch]:
-    starts, ends = _chunks(dataset, config)
+    starts, ends = chunks(dataset, config.max_length)
     for rows in by_length(np.arange(len(starts)), ends - starts, config.batch_size, rng):
         # One column of padding in front where there is room: the first event is a target too.
         positions, real = windows(starts[rows] - 1, ends[rows], config.max_length + 1)
@@ -235,7 +257,7 @@ def _batches(dataset: Dataset, config: SASRecConfig, rng: np.random.Generator) -
 
 
 def _num_batches(dataset: Dataset, config: SASRecConfig) -> int:
-    return num_batches(len(_chunks(dataset, config)[0]), config.batch_size)
+    return num_batches(len(chunks(dataset, config.max_length)[0]), config.batch_size)
 
 
 def evaluate(net: nn.Module, dataset: Dataset, config: SASRecConfig, part: Part) -> Metrics:
@@ -276,4 +298,13 @@ MODEL = Model(
     baselines=baselines,
     monitor="ndcg@10",
     headline=("hr@10", "ndcg@10"),
+    cpu_bfloat16=True,
+    presets={
+        "source": {
+            "tie_weights": False,
+            "relative_positions": False,
+            "learning_rate": 1e-3,
+            "lr_decay": 0.95,
+        },
+    },
 )

@@ -53,7 +53,16 @@ class TwoTowerConfig:
         default=0.1, metadata={"help": "share of training ids replaced by the unknown id"}
     )
     learning_rate: float = field(default=3e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(default=0.9, metadata={"help": "learning rate factor an epoch"})
+    lr_decay: float = field(
+        default=0.9,
+        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
+    )
+    warmup_steps: int = field(
+        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
+    )
+    adam_beta2: float = field(
+        default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
+    )
     weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=0.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=1024, metadata={"help": "purchases a step"})
@@ -328,4 +337,5 @@ MODEL = Model(
     monitor="recall@12",
     headline=("recall@12", "recall@100", "map@12"),
     baseline="recent popularity",
+    presets={"source": {"temperature": 1.0, "batch_size": 64}},
 )
