@@ -107,7 +107,8 @@ def basket_metrics(
     One ranking a user, made for the time of their first purchase in the period; nothing is removed
     as seen. MAP@12 is that of the H&M competition: precision at each hit among the first 12, summed
     and divided by min(12, number of relevant items). `new_users_` figures are of users that
-    training never saw.
+    training never saw; `new_items_recall@K` is the share found of all purchases of items that it
+    never saw.
     """
     histories = dataset.histories
     users, first = np.unique(histories.users[positions], return_index=True)
@@ -117,6 +118,8 @@ def basket_metrics(
     num_relevant = np.bincount(relevant // rows, minlength=len(users))
     deepest = min(max(*ks, 12), rows - NUM_RESERVED)
     hits = np.zeros((len(users), deepest), bool)
+    new_item = dataset.item_counts == 0
+    new_hits = np.zeros(deepest, np.int64)
     batch_size = max(1, min(1024, _SCORES_AT_ONCE // rows))
     with torch.inference_mode():
         for start in range(0, len(users), batch_size):
@@ -126,11 +129,16 @@ def basket_metrics(
             best = scores.topk(deepest, dim=1).indices.numpy()
             keys = np.arange(start, start + len(batch))[:, None] * rows + best
             place = np.minimum(np.searchsorted(relevant, keys), len(relevant) - 1)
-            hits[start : start + len(batch)] = relevant[place] == keys
+            hit = relevant[place] == keys
+        hits[start : start + len(batch)] = hit
+        new_hits += (hit & new_item[best]).sum(0)
     precision = hits.cumsum(1) / np.arange(1, deepest + 1)
     average = (precision * hits)[:, :12].sum(1) / np.minimum(num_relevant, 12)
     known = dataset.user_index[users] >= NUM_RESERVED
     result: Metrics = {"targets": float(len(users)), "new_users": float((~known).sum())}
+    if new := int(new_item[relevant % rows].sum()):
+        result["new_items"] = float(new)
+        result |= {f"new_items_recall@{k}": float(new_hits[:k].sum() / new) for k in ks}
     for prefix, chosen in (("", np.ones(len(users), bool)), ("new_users_", ~known)):
         if not chosen.any():
             continue

@@ -93,11 +93,18 @@ class Dataset:
         return {"train": self.train, "validation": self.validation, "test": self.test}[part]
 
 
-def prepare(interactions: Interactions, split: SplitKind, seed: int = 0) -> Dataset:
+def prepare(
+    interactions: Interactions,
+    split: SplitKind,
+    seed: int = 0,
+    *,
+    held_out_from: tuple[int, int] | None = None,
+) -> Dataset:
     """Sort events into histories, split them, and index the ids that training sees.
 
     `leave_one_out`: a user's last event is the test, the one before it validation.
-    `time`: the last tenth of all events is the test, the tenth before it validation.
+    `time`: the last tenth of all events is the test, the tenth before it validation; or what
+    happened from the second time of `held_out_from` on (seconds since 1970), and from the first.
     `last_rating`: as leave_one_out, and a tenth of the users are never trained on at all.
 
     Raises SeqrecError where nothing is left to train on.
@@ -108,7 +115,7 @@ def prepare(interactions: Interactions, split: SplitKind, seed: int = 0) -> Data
     users = interactions.users[order]
     times = interactions.times[order]
     counts = np.diff(offsets)
-    part = _split(users, times, offsets, split, seed)
+    part = _split(users, times, offsets, split, seed, held_out_from)
     is_train = part == 0
     if not is_train.any() and interactions.sessions is None:
         raise SeqrecError(
@@ -188,11 +195,12 @@ def _split(
     offsets: NDArray[np.int64],
     split: SplitKind,
     seed: int,
+    held_out_from: tuple[int, int] | None,
 ) -> NDArray[np.int8]:
     """0 train, 1 validation, 2 test, for each event in history order; -1 is never trained on."""
     part = np.zeros(len(users), np.int8)
     if split == "time":
-        validation_from, test_from = (
+        validation_from, test_from = held_out_from or (
             np.quantile(times, [1 - 2 * _HELD_OUT, 1 - _HELD_OUT], method="lower")
             if len(times)
             else (0, 0)

@@ -192,7 +192,7 @@ def fit(
         deterministic="warn",
         default_root_dir=checkpoints,
     )
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     path = checkpoints / LAST
     recover(path)
     try:
@@ -209,6 +209,7 @@ def fit(
         if stopped
         else f"all {config.epochs} epochs done",
         "seconds": round(time.perf_counter() - started, 2),
+        "cpu_seconds": round(time.process_time() - started_cpu, 2),  # since it was last resumed
         "config": asdict(config),
     }
 

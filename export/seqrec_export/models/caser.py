@@ -1,7 +1,7 @@
 """Caser: convolutions over the last L items (Tang and Wang 2018, arXiv 1809.07426).
 
-Trained with BPR on one sampled negative a step instead of the paper's binary cross-entropy, as the
-product's source does. A history shorter than L is padded in front; padding has a row of its own.
+Trained with BPR on sampled negatives instead of the paper's binary cross-entropy, or with softmax
+over the whole catalogue. A history shorter than L is padded in front; padding has a row of its own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class CaserConfig:
     unknown_rate: float = field(
         default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
     )
-    num_negatives: int = field(default=4, metadata={"help": "sampled items a target"})
+    num_negatives: int = field(
+        default=4, metadata={"help": "sampled items a target; 0: whole catalogue"}
+    )
     learning_rate: float = field(default=5e-3, metadata={"help": "Adam's step size"})
     lr_decay: float = field(
         default=0.95,
@@ -125,11 +127,14 @@ class Caser(nn.Module):
         return scores + self.out_bias.index_select(0, candidates.values)
 
     def loss(self, batch: Batch) -> Tensor:
-        """BPR of each target against its negatives."""
+        """BPR of each target against its negatives, or softmax over the catalogue."""
         history = batch["history"]
         noise = torch.rand(history.shape, device=history.device) < self.config.unknown_rate
         history = torch.where(noise & (history != PAD), UNKNOWN, history)
         user = self.encode(Ragged.of(history), batch["user"])
+        if "target" in batch:
+            weight = self.out_vectors.weight
+            return losses.full_softmax(user, weight, self.out_bias, batch["target"])
         candidates = batch["candidates"]  # (B, C), the target first
         scores = self.score(user, Ragged.of(candidates)).view_as(candidates)
         return losses.bpr(scores[:, :1], scores[:, 1:])
@@ -152,10 +157,14 @@ def _inputs(dataset: Dataset, config: CaserConfig, targets: Indices) -> Batch:
 def _batches(dataset: Dataset, config: CaserConfig, rng: np.random.Generator) -> Iterator[Batch]:
     negatives = Negatives(dataset)
     for targets in shuffled(dataset.train, config.batch_size, rng):
-        users = dataset.histories.users[targets]
-        drawn = [negatives.draw(users, rng) for _ in range(config.num_negatives)]
-        candidates = np.stack([dataset.histories.items[targets], *drawn], axis=1)
-        yield _inputs(dataset, config, targets) | {"candidates": torch.from_numpy(candidates)}
+        users, items = dataset.histories.users[targets], dataset.histories.items[targets]
+        batch = _inputs(dataset, config, targets)
+        if config.num_negatives:
+            drawn = [negatives.draw(users, rng) for _ in range(config.num_negatives)]
+            batch["candidates"] = torch.from_numpy(np.stack([items, *drawn], axis=1))
+        else:
+            batch["target"] = torch.from_numpy(items)
+        yield batch
 
 
 def _num_batches(dataset: Dataset, config: CaserConfig) -> int:
@@ -195,6 +204,18 @@ MODEL = Model(
     monitor="ndcg@10",
     headline=("hr@10", "ndcg@10", "hr@50", "auc"),
     presets={
+        "ml-1m": {
+            "dim": 64,
+            "dropout": 0.2,
+            "num_negatives": 0,
+            "learning_rate": 2e-3,
+            "lr_decay": 0.0,
+            "warmup_steps": 200,
+            "weight_decay": 0.0,
+            "batch_size": 512,
+            "epochs": 10,
+            "patience": 10,
+        },
         "source": {"num_negatives": 1, "learning_rate": 0.04, "batch_size": 4096, "epochs": 8},
     },
 )

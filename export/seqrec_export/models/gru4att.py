@@ -399,5 +399,19 @@ MODEL = Model(
     baselines=baselines,
     monitor="selection",
     headline=("hr@10", "ndcg@10", "candidates_ndcg@10", "candidates_mrr"),
-    presets={"source": {"dim": 64, "max_length": 100}},
+    presets={
+        "ml-1m": {
+            "dim": 128,
+            "max_length": 200,
+            "dropout": 0.2,
+            "every_event": True,
+            "targets_per_epoch": 5_000,
+            "learning_rate": 2e-3,
+            "lr_decay": 0.0,
+            "warmup_steps": 200,
+            "epochs": 16,
+            "patience": 16,
+        },
+        "source": {"dim": 64, "max_length": 100},
+    },
 )

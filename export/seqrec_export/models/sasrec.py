@@ -300,6 +300,16 @@ MODEL = Model(
     headline=("hr@10", "ndcg@10"),
     cpu_bfloat16=True,
     presets={
+        "ml-1m": {
+            "dim": 128,
+            "num_layers": 3,
+            "max_length": 200,
+            "learning_rate": 1e-3,
+            "lr_decay": 0.0,
+            "warmup_steps": 500,
+            "epochs": 26,
+            "patience": 26,
+        },
         "source": {
             "tie_weights": False,
             "relative_positions": False,
