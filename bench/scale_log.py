@@ -4,8 +4,8 @@
 
 `transactions_train`, `customers` and `articles`, as CSV or as Parquet, with H&M's column types:
 ids are text (64 hex digits, 10 digits), days are text in CSV and date32 in Parquet. 31.8 million
-rows have 1.36 million customers and 105,542 articles, fewer rows fewer in proportion. The shop's two
-years are stretched to H&M's 734 days; rows are sorted by day and customer, as H&M's are.
+rows have 1.36 million customers and 105,542 articles, fewer rows fewer in proportion. The two years
+of the shop become the 734 days of H&M; rows are sorted by day and customer, as H&M sorts them.
 """
 
 from __future__ import annotations
