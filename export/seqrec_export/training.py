@@ -23,6 +23,7 @@ from seqrec_export.checkpoints import PlainCheckpoints
 from seqrec_export.folders import recover
 from seqrec_export.graph import Batch, Metrics, Model
 from seqrec_export.histories import Dataset
+from seqrec_export.row_adam import RowAdam
 
 LAST = "last"  # the checkpoint that `--resume` goes on from
 BEST = "best"
@@ -52,6 +53,7 @@ class _Fit(lightning.LightningModule):
         self.epoch_data = _Epoch(model, dataset, config, seed)
         self.seed = seed
         self.curve: list[Metrics] = []
+        self._rows: RowAdam | None = None
         # One tensor for all steps: small ones that stay between the large ones that come and go
         # would fragment the heap by gigabytes.
         self._loss_sum: Tensor | None = None
@@ -97,12 +99,28 @@ class _Fit(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.curve = checkpoint["curve"]
 
+    def on_validation_start(self) -> None:
+        if self._rows is not None:
+            self._rows.catch_up()
+
+    def on_fit_end(self) -> None:
+        if self._rows is not None:
+            self._rows.close()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Adam, by row where that is the same: decay and clipping take the whole gradient."""
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        embeddings = [m for m in self.net.modules() if isinstance(m, torch.nn.Embedding)]
+        sparse = [embedding for embedding in embeddings if embedding.sparse]
+        if sparse and not (decay or self.config.gradient_clip or torch.cuda.is_available()):
+            self._rows = RowAdam(self.net.parameters(), sparse, lr=rate)
+            return self._rows
+        for embedding in sparse:
+            embedding.sparse = False
+        return torch.optim.Adam(self.net.parameters(), lr=rate, weight_decay=decay)
+
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(
-            self.net.parameters(),
-            lr=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
-        )
+        optimizer = self._optimizer()
         decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.config.lr_decay)
         return {"optimizer": optimizer, "lr_scheduler": decay}
 
