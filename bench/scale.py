@@ -11,8 +11,8 @@ read once before. `CPU s` counts all threads of the process, `peak GB` is its re
 - histories: the `hm` reader, then `prepare` (histories, vocabularies, split by time). Beside it the
   limit: the bytes of the transactions, to read them, and to have Arrow decode their three columns.
 - train: `two_tower` with its default settings, the real training loop cut off after `--batches`,
-  without the first tenth. `batch share` is the share of time in which batches are made. The limit is
-  the matrix products of a step alone, forward and backward.
+  without the first tenth. `batch share` is the time in which batches are made. The limit is
+  that of the matrix products of a step alone, forward and backward.
 - embed: `embed_users`, vectors and Parquet file included, with a network that knows every customer.
   Beside it the encoder's own rate (ONNX Runtime on one and the same batch), and writing alone.
 """

@@ -41,7 +41,8 @@ class RawLog:
     @cached_property
     def items(self) -> NDArray[np.object_]:
         """(N,) item ids."""
-        return self._log.item_ids[self._log.items[self._order]]
+        items: NDArray[np.object_] = self._log.item_ids[self._log.items[self._order]]
+        return items
 
     @cached_property
     def times(self) -> NDArray[np.int64]:
@@ -57,7 +58,8 @@ class RawLog:
         if self._log.event_types is None:
             return None
         names = np.array(self._log.event_type_ids, dtype=object)
-        return names[self._log.event_types[self._order]]
+        types: NDArray[np.object_] = names[self._log.event_types[self._order]]
+        return types
 
     def requests(
         self, inputs: Iterable[Spec], users: Indices, ends: Indices, now: Indices, window: int
