@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,8 @@ from real_data import real_data
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.interactions import Interactions
-from seqrec_export.readers import READERS, read
+from seqrec_export.readers import READERS, indexing, read
+from seqrec_export.readers.indexing import encode
 from seqrec_export.readers.jdsearch import REQUEST_TIME
 from seqrec_export.readers.titles import titles
 
@@ -270,6 +273,36 @@ def test_categories_without_a_row_are_no_ids(tmp_path):
     frame = pd.DataFrame({"user": pd.Categorical(["b", "a"], ["a", "b", "never"]), "item": [1, 1]})
     frame.assign(time=0).to_parquet(tmp_path / "log")
     assert read(f"table:{tmp_path / 'log'}").user_ids.tolist() == ["b", "a"]
+
+
+@given(codes=st.lists(st.integers(0, 5), min_size=1, max_size=20))
+@settings(max_examples=100, derandomize=True, deadline=None, database=None)
+def test_ids_are_numbered_by_appearance_whatever_the_stored_dictionary(codes):
+    stored = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(list("abcdef")))
+    distinct, rows = encode(pa.chunked_array([stored]))
+    assert distinct.to_pylist() == list(dict.fromkeys("abcdef"[code] for code in codes))
+    assert distinct.take(pa.array(rows)).to_pylist() == stored.to_pylist()
+
+
+def test_parquet_dates_are_midnight(tmp_path):
+    days = pa.array([MIDNIGHT // DAY, -1], pa.int32()).cast(pa.date32())
+    pq.write_table(pa.table({"user": ["u", "u"], "item": [1, 2], "time": days}), tmp_path / "log")
+    assert read(f"table:{tmp_path / 'log'}").times.tolist() == [MIDNIGHT, -DAY]
+
+
+@pytest.mark.parametrize("in_time_order", [False, True])
+@given(seed=st.integers(0, 2**32 - 1), events=st.integers(0, 60), block=st.integers(1, 20))
+@settings(max_examples=100, derandomize=True, deadline=None, database=None)
+def test_duplicates_are_counted_in_any_order(in_time_order, seed, events, block):
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, 3, (2, events)).astype(np.int32)
+    times = rng.integers(-3, 3, events)
+    if in_time_order:
+        times.sort()
+    distinct = set(zip(users.tolist(), items.tolist(), times.tolist(), strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(indexing, "_BLOCK", block)
+        assert indexing.count_duplicates(users, items, times) == events - len(distinct)
 
 
 def test_duplicates_and_single_events_are_kept_and_said(tmp_path):

@@ -61,7 +61,7 @@ def embed_users(
         _vectors_file(part, mode="w+", dtype=np.float32, shape=(total, dim)).flush()
     vectors = _vectors_file(part, mode="r+")
     log = RawLog(interactions)
-    now = np.full(total, log.times.max(initial=0), np.int64)
+    now = np.full(total, interactions.times.max(initial=0), np.int64)
     if interactions.sessions is not None:
         now[interactions.sessions.users] = interactions.sessions.times
     window = getattr(run.config, "max_length", 1)
@@ -98,7 +98,8 @@ def _write_parquet(ids: NDArray[np.object_], vectors: NDArray[np.float32], path:
     beside = path.with_name(f".{path.name}.part")
     dim = vectors.shape[1]
     schema = pa.schema([("user_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
-    with pq.ParquetWriter(beside, schema) as writer:
+    # Neither distinct ids nor floats repeat: looking for a dictionary takes longer than writing.
+    with pq.ParquetWriter(beside, schema, use_dictionary=False) as writer:
         for start in range(0, len(ids), 65_536):
             block = np.ascontiguousarray(vectors[start : start + 65_536]).reshape(-1)
             column = pa.FixedSizeListArray.from_arrays(pa.array(block), dim)

@@ -112,9 +112,10 @@ def prepare(
     if len(interactions) == 0 and interactions.sessions is None:
         raise SeqrecError(f"{interactions.source} holds no events; nothing can be trained on it")
     order, offsets = sorted_events(interactions)
-    users = interactions.users[order]
-    times = interactions.times[order]
     counts = np.diff(offsets)
+    users = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    raw_items = interactions.items[order]
+    times = interactions.times[order]
     part = _split(users, times, offsets, split, seed, held_out_from)
     is_train = part == 0
     if not is_train.any() and interactions.sessions is None:
@@ -125,9 +126,7 @@ def prepare(
     sessions = interactions.sessions
     session_part = _split_sessions(sessions, seed) if sessions is not None else None
 
-    train_counts = np.bincount(
-        interactions.items[order][is_train], minlength=len(interactions.item_ids)
-    )
+    train_counts = np.bincount(raw_items[is_train], minlength=len(interactions.item_ids))
     known = train_counts > 0
     if sessions is not None and session_part is not None:
         rows = np.repeat(np.arange(len(sessions.users)), np.diff(sessions.offsets))
@@ -150,7 +149,7 @@ def prepare(
     histories = Histories(
         offsets=offsets,
         users=users,
-        items=item_index[interactions.items[order]],
+        items=item_index[raw_items],
         times=times,
         ratings=None if interactions.ratings is None else interactions.ratings[order],
         event_types=None
@@ -185,8 +184,13 @@ def prepare(
 def sorted_events(interactions: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(N,) order of the events by user, then time; (U + 1,) where each user's events begin."""
     order = np.lexsort((interactions.times, interactions.users))  # stable: ties keep file order
+    return order, event_offsets(interactions)
+
+
+def event_offsets(interactions: Interactions) -> NDArray[np.int64]:
+    """(U + 1,) where each user's events begin, sorted by user."""
     counts = np.bincount(interactions.users, minlength=len(interactions.user_ids))
-    return order, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _split(

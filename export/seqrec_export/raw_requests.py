@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from seqrec_export.batches import Indices, windows
 from seqrec_export.graph import Spec
-from seqrec_export.histories import sorted_events
+from seqrec_export.histories import event_offsets, sorted_events
 from seqrec_export.interactions import SECONDS_PER_DAY, Interactions, months
 
 Request = dict[str, NDArray[Any]]  # by input: object (str), float32 or int32
@@ -20,20 +21,45 @@ class RawLog:
     """A log in the order of its histories, from which raw requests are cut."""
 
     def __init__(self, interactions: Interactions) -> None:
-        order, offsets = sorted_events(interactions)
-        self.offsets = offsets  # (U + 1,) the events of user u are offsets[u]:offsets[u + 1]
-        self.users = interactions.users[order]
+        self._log = interactions
         self.user_ids = interactions.user_ids
-        self.items: NDArray[np.object_] = interactions.item_ids[interactions.items[order]]
-        self.times = interactions.times[order]
-        self._ratings = None if interactions.ratings is None else interactions.ratings[order]
-        self._types: NDArray[np.object_] | None = None
-        if interactions.event_types is not None:
-            names = np.array(interactions.event_type_ids, dtype=object)
-            self._types = names[interactions.event_types[order]]
+        self.offsets = event_offsets(interactions)
         features, self._ages = interactions.user_features, None
         if features is not None and "age" in features:
             self._ages = features["age"].to_numpy(dtype=np.float32)
+
+    # Sorting a large log takes seconds, and not every model's requests have a history.
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return sorted_events(self._log)[0]
+
+    @cached_property
+    def users(self) -> NDArray[np.int32]:
+        """(N,) rows of `user_ids`."""
+        return self._log.users[self._order]
+
+    @cached_property
+    def items(self) -> NDArray[np.object_]:
+        """(N,) item ids."""
+        items: NDArray[np.object_] = self._log.item_ids[self._log.items[self._order]]
+        return items
+
+    @cached_property
+    def times(self) -> NDArray[np.int64]:
+        """(N,) seconds since 1970-01-01 UTC."""
+        return self._log.times[self._order]
+
+    @cached_property
+    def _ratings(self) -> NDArray[np.float32] | None:
+        return None if self._log.ratings is None else self._log.ratings[self._order]
+
+    @cached_property
+    def _types(self) -> NDArray[np.object_] | None:
+        if self._log.event_types is None:
+            return None
+        names = np.array(self._log.event_type_ids, dtype=object)
+        types: NDArray[np.object_] = names[self._log.event_types[self._order]]
+        return types
 
     def requests(
         self, inputs: Iterable[Spec], users: Indices, ends: Indices, now: Indices, window: int

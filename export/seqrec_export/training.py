@@ -24,6 +24,7 @@ from seqrec_export.checkpoints import PlainCheckpoints
 from seqrec_export.folders import recover
 from seqrec_export.graph import Batch, Metrics, Model
 from seqrec_export.histories import Dataset
+from seqrec_export.row_adam import RowAdam
 
 LAST = "last"  # the checkpoint that `--resume` goes on from
 BEST = "best"
@@ -53,6 +54,7 @@ class _Fit(lightning.LightningModule):
         self.epoch_data = _Epoch(model, dataset, config, seed)
         self.seed = seed
         self.curve: list[Metrics] = []
+        self._rows: RowAdam | None = None
         # One tensor for all steps: small ones that stay between the large ones that come and go
         # would fragment the heap by gigabytes.
         self._loss_sum: Tensor | None = None
@@ -99,13 +101,35 @@ class _Fit(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.curve = checkpoint["curve"]
 
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(
-            self.net.parameters(),
-            lr=self.config.learning_rate,
-            betas=(0.9, self.config.adam_beta2),
-            weight_decay=self.config.weight_decay,
+    def on_validation_start(self) -> None:
+        if self._rows is not None:
+            self._rows.catch_up()
+
+    def on_fit_end(self) -> None:
+        if self._rows is not None:
+            self._rows.close()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Adam, by row where that is the same and pays.
+
+        Decay and clipping take the whole gradient; a rate that changes at every step, all rows.
+        """
+        config = self.config
+        rate, betas = config.learning_rate, (0.9, config.adam_beta2)
+        embeddings = [m for m in self.net.modules() if isinstance(m, torch.nn.Embedding)]
+        sparse = [embedding for embedding in embeddings if embedding.sparse]
+        whole = config.weight_decay or config.gradient_clip or torch.cuda.is_available()
+        if sparse and not (whole or config.warmup_steps or not config.lr_decay):
+            self._rows = RowAdam(self.net.parameters(), sparse, lr=rate, betas=betas)
+            return self._rows
+        for embedding in sparse:
+            embedding.sparse = False
+        return torch.optim.Adam(
+            self.net.parameters(), lr=rate, betas=betas, weight_decay=config.weight_decay
         )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
         return {
             "optimizer": optimizer,

@@ -83,8 +83,9 @@ class TwoTower(nn.Module):
     def __init__(self, config: TwoTowerConfig, rows: Mapping[str, int]) -> None:
         super().__init__()
         self.config = config
-        self.users = nn.Embedding(rows["users"], config.id_dim)
-        self.items = nn.Embedding(rows["items"], config.id_dim)
+        # A step sees few of them: `sparse` lets the training leave the others alone.
+        self.users = nn.Embedding(rows["users"], config.id_dim, sparse=True)
+        self.items = nn.Embedding(rows["items"], config.id_dim, sparse=True)
         for embedding in (self.users, self.items):
             nn.init.normal_(embedding.weight, std=0.1)
         self.age_norm = nn.BatchNorm1d(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +14,7 @@ from seqrec_export.readers.columns import Columns, dictionary
 
 # What other programs write where an id is missing; compared in lower case.
 MISSING = ("", "nan", "null", "none", "<na>", "nat")
+_BLOCK = 1 << 16  # events
 
 
 def factorise(columns: Columns, name: str) -> tuple[pa.Array, NDArray[np.int32]]:
@@ -51,8 +54,21 @@ def encode(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
     if not pa.types.is_dictionary(column.type):
         return distinct, codes
     # A stored dictionary may be in any order, and may hold values that no row has.
+    if _by_appearance(codes, len(distinct)):
+        return distinct, codes
     appearance = pa.array(codes).dictionary_encode()
     return distinct.take(appearance.dictionary), appearance.indices.to_numpy()
+
+
+def _by_appearance(codes: NDArray[np.int32], count: int) -> bool:
+    """Whether the codes appear in the order 0, 1, .. `count` - 1, none of them skipped."""
+    highest = np.maximum.accumulate(codes)
+    return (
+        len(highest) > 0
+        and int(highest[0]) == 0
+        and int(highest[-1]) == count - 1
+        and bool((np.diff(highest) <= 1).all())
+    )
 
 
 def merge(ids: pa.Array, codes: NDArray[np.int32]) -> tuple[pa.Array, NDArray[np.int32]]:
@@ -89,6 +105,21 @@ def count_duplicates(
     users: NDArray[np.int32], items: NDArray[np.int32], times: NDArray[np.int64]
 ) -> int:
     """How many events share user, item and time with an earlier one."""
+    cuts = [0, len(times)]
+    if (times[1:] >= times[:-1]).all():
+        # Events of one time are neighbours, so that blocks which fit into a cache can be sorted.
+        begins = np.flatnonzero(times[1:] > times[:-1]) + 1
+        after = np.searchsorted(begins, np.arange(_BLOCK, len(times), _BLOCK))
+        cuts = [0, *np.unique(begins[after[after < len(begins)]]).tolist(), len(times)]
+    return sum(
+        _count_duplicates(users[start:end], items[start:end], times[start:end])
+        for start, end in itertools.pairwise(cuts)
+    )
+
+
+def _count_duplicates(
+    users: NDArray[np.int32], items: NDArray[np.int32], times: NDArray[np.int64]
+) -> int:
     if not len(users):
         return 0
     # N events have at most N distinct pairs and N distinct times: their codes fit in one int64.

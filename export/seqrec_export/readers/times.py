@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from seqrec_export.interactions import SECONDS_PER_DAY
 from seqrec_export.readers.columns import Columns, as_float, as_objects, is_text
 from seqrec_export.readers.indexing import encode
 
@@ -30,6 +31,9 @@ def seconds(columns: Columns, name: str) -> tuple[NDArray[np.int64], tuple[str, 
     A timestamp without a zone is taken as UTC. Raises SeqrecError at the first other value.
     """
     column = columns.complete(name)
+    if pa.types.is_date32(column.type):
+        days: NDArray[np.int32] = column.cast(pa.int32()).to_numpy()
+        return days.astype(np.int64) * SECONDS_PER_DAY, ()
     if pa.types.is_dictionary(column.type):
         distinct, codes = encode(column)
         parsed = _parsed(pa.chunked_array([distinct]))
