@@ -213,3 +213,32 @@ def test_the_attention_of_gru4att_is_a_softmax_over_the_real_steps(length: int, 
         weights = torch.cat(logits).exp() / torch.cat(logits).exp().sum()
         pooled = sum(weight * state for weight, state in zip(weights, states[0], strict=True))
         torch.testing.assert_close(vector, model.out(pooled), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_dropout_keeps_its_share_and_the_mean(share: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1001, 300, dtype=dtype, requires_grad=True)
+    y = layers.Dropout(share)(x)
+    dropped = y == 0
+    assert dropped.double().mean().item() == pytest.approx(share, abs=0.004)
+    for axis in (0, 1):  # no row and no column is spared
+        spread = dropped.double().mean(dim=axis).std().item()
+        expected = math.sqrt(share * (1 - share) / x.shape[axis])
+        assert spread == pytest.approx(expected, rel=0.25)
+    assert y[~dropped].unique().numel() == 1
+    assert y.double().mean().item() == pytest.approx(1.0, abs=0.01)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, y.detach())  # dropped with the same mask
+    torch.manual_seed(0)
+    assert torch.equal(layers.Dropout(share)(x), y)
+
+
+def test_dropout_does_nothing_to_what_is_served_and_takes_any_probability() -> None:
+    x = torch.randn(7, 3).T  # not contiguous
+    assert torch.equal(layers.Dropout(0.5).eval()(x), x)
+    assert torch.equal(layers.Dropout(0.0)(x), x)
+    assert (layers.Dropout(1.0)(x) == 0).all()
+    assert layers.Dropout(0.3)(x).shape == x.shape
+    assert torch.isfinite(layers.Dropout(0.5)(torch.full((99,), math.inf))).any()

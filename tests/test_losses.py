@@ -3,9 +3,11 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export import losses
 
@@ -100,3 +102,45 @@ def test_bpr_is_the_mean_of_minus_log_sigmoid_of_the_difference() -> None:
     got = losses.bpr(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 3.0]))
     expected = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(3))]
     assert math.isclose(got, np.mean(expected), rel_tol=1e-6)
+
+
+@few
+@given(rows=st.integers(1, 40), items=st.integers(1, 30), seed=SEEDS)
+def test_full_softmax_is_pytorchs_cross_entropy_and_so_is_its_gradient(
+    rows: int, items: int, seed: int
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    shapes = ((rows, 5), (items + 2, 5), (items + 2,))
+    tensors = [torch.randn(shape, generator=rng).requires_grad_() for shape in shapes]
+    targets = torch.randint(2, items + 2, (rows,), generator=rng)
+
+    def by_pytorch(users: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(F.linear(users, weight[2:], bias[2:]), targets - 2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "_LOGITS_AT_ONCE", 7 * items)  # so that rows come in several parts
+        ours = losses.full_softmax(*tensors, targets)
+    gradients = torch.autograd.grad(3 * ours, tensors)
+    theirs = by_pytorch(*tensors)
+    assert ours.item() == pytest.approx(theirs.item(), abs=2e-6)
+    for got, expected in zip(gradients, torch.autograd.grad(3 * theirs, tensors), strict=True):
+        torch.testing.assert_close(got, expected, atol=2e-6, rtol=1e-5)
+    with torch.no_grad():
+        assert losses.full_softmax(*tensors, targets).item() == pytest.approx(theirs.item())
+
+
+def test_full_softmax_in_bfloat16_is_as_exact_as_bfloat16() -> None:
+    rng = torch.Generator().manual_seed(0)
+    tensors = [
+        torch.randn(shape, generator=rng).requires_grad_()
+        for shape in ((500, 32), (300, 32), (300,))
+    ]
+    targets = torch.randint(2, 300, (500,), generator=rng)
+    exact = losses.full_softmax(*tensors, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = losses.full_softmax(*tensors, targets)
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(exact.item(), rel=2e-3)
+    gradients = (torch.autograd.grad(loss, tensors) for loss in (rounded, exact))
+    for got, expected in zip(*gradients, strict=True):
+        assert (got - expected).norm() < 0.01 * expected.norm()

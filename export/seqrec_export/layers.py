@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from seqrec_export.ragged import Ragged
 from seqrec_export.vocabulary import NUM_RESERVED
@@ -59,6 +62,47 @@ class GRU(nn.GRU):
             version=14,
         )
         return states[:, 0].transpose(0, 1), last[0]
+
+
+class _Dropped(torch.autograd.Function):
+    """Elements that are dropped, with the scale of the others; the mask is all that is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, levels: int) -> Tensor:
+        """Any shape; an element is dropped with the probability `levels` / 256."""
+        # One draw of 64 bits decides about eight elements: torch draws one for each.
+        draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        keep = (draws.view(torch.uint8)[: x.numel()] >= levels).view(x.shape)
+        ctx.save_for_backward(keep)
+        ctx.scale = 256 / (256 - levels)
+        return _kept(x, keep).mul_(ctx.scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The same for the gradient."""
+        (keep,) = ctx.saved_tensors
+        return _kept(gradient, keep).mul_(ctx.scale), None
+
+
+def _kept(x: Tensor, keep: Tensor) -> Tensor:
+    """Zeros where `keep` is not. On the bits: a tenth of what `where` or `masked_fill` takes."""
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    return (x.contiguous().view(bits) & keep.to(bits).neg_()).view(x.dtype)
+
+
+class Dropout(nn.Dropout):
+    """As PyTorch's, but on the CPU at a fifth of its cost, the probability in steps of 1/256."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        levels = round(256 * self.p)
+        if levels in (0, 256):
+            return super().forward(x)
+        dropped: Tensor = _Dropped.apply(x, levels)  # type: ignore[no-untyped-call]
+        return dropped
 
 
 def finite(x: Tensor) -> Tensor:

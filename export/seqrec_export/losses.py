@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.vocabulary import NUM_RESERVED
+
+_LOGITS_AT_ONCE = 1_000_000
 
 
 def full_softmax(users: Tensor, item_weight: Tensor, item_bias: Tensor, targets: Tensor) -> Tensor:
@@ -14,8 +19,58 @@ def full_softmax(users: Tensor, item_weight: Tensor, item_bias: Tensor, targets:
 
     Padding and unknown have no logit. A target without an index of its own must not come in.
     """
-    logits = F.linear(users, item_weight[NUM_RESERVED:], item_bias[NUM_RESERVED:])
-    return F.cross_entropy(logits, targets - NUM_RESERVED)
+    weight, bias = item_weight[NUM_RESERVED:], item_bias[NUM_RESERVED:]
+    if users.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.cross_entropy(F.linear(users, weight, bias), targets - NUM_RESERVED)
+    loss: Tensor = _FullSoftmax.apply(users, weight, bias, targets - NUM_RESERVED)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _FullSoftmax(torch.autograd.Function):
+    """Linear layer and cross-entropy in one, a few rows at a time.
+
+    The gradient is computed with the loss, while the logits are still in the cache: no (N, V)
+    tensor is ever written to memory, nor read back from there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        """(N, D), (V, D), (V,), (N,) classes -> scalar."""
+        half = torch.is_autocast_enabled("cpu")
+        with torch.autocast("cpu", enabled=False):
+            kind = torch.bfloat16 if half else weight.dtype
+            factor, users = weight.to(kind), users.to(kind)
+            by_user = torch.empty(users.shape, dtype=weight.dtype)
+            by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+            loss = torch.zeros((), dtype=weight.dtype)
+            size = max(1, _LOGITS_AT_ONCE // len(weight))
+            for start in range(0, len(users), size):
+                rows = slice(start, start + size)
+                own = targets[rows, None]
+                if half:
+                    logits = (users[rows] @ factor.T).to(weight.dtype).add_(bias)
+                else:
+                    logits = torch.addmm(bias, users[rows], factor.T)
+                loss -= logits.gather(1, own).sum()
+                largest = logits.amax(dim=1, keepdim=True)
+                total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
+                loss += (largest + total.log()).sum()
+                share = logits.div_(total)  # the softmax, and then its gradient
+                share.scatter_add_(1, own, share.new_full(own.shape, -1.0))
+                by_bias += share.sum(dim=0)
+                share = share.to(kind)
+                by_user[rows] = share @ factor
+                by_weight += share.T @ users[rows]
+        ctx.save_for_backward(by_user, by_weight, by_bias)
+        ctx.count = len(users)
+        return loss / len(users)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """A scalar -> as `forward` takes them."""
+        scale = gradient / ctx.count
+        return *(scale * part for part in ctx.saved_tensors), None
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:

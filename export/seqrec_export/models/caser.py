@@ -79,7 +79,7 @@ class Caser(nn.Module):
             nn.Conv1d(dim, config.num_horizontal, height) for height in range(1, length + 1)
         )
         width = config.num_vertical * dim + config.num_horizontal * length
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = layers.Dropout(config.dropout)
         self.project = nn.Linear(width, dim)
         self.cold = nn.Parameter(torch.zeros(2 * dim))  # the state before any event
         self.register_buffer("popularity", torch.zeros(rows["items"]))

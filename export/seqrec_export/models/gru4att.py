@@ -84,7 +84,7 @@ class GRU4Att(nn.Module):
         self.gru = layers.GRU(config.dim, config.dim)
         self.attention = nn.Linear(config.dim, 1)
         self.out = nn.Linear(config.dim, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = layers.Dropout(config.dropout)
         self.cold = nn.Parameter(torch.zeros(config.dim))  # the state before any event
         self.register_buffer("gap_edges", torch.tensor(GAP_EDGES))
         self.register_buffer("popularity", torch.zeros(rows["items"]))

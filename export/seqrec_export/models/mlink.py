@@ -74,7 +74,7 @@ class Mlink(nn.Module):
         nn.init.normal_(self.items.weight[UNKNOWN:], std=config.dim**-0.5)
         self.gru = layers.GRU(state, state)
         self.cold = nn.Parameter(torch.zeros(state))  # the state before any event
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = layers.Dropout(config.dropout)
         # One linear layer over [state, item], written as two: C candidates share the state's part.
         self.from_state = nn.Linear(state, config.hidden, bias=False)
         self.from_item = nn.Linear(config.dim, config.hidden, bias=False)

@@ -75,11 +75,11 @@ class _Layer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(config.dim, config.dim),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            layers.Dropout(config.dropout),
             nn.Linear(config.dim, config.dim),
         )
         self.feed_forward_norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = layers.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B * L, D), (B, L, L) added to the logits -> (B * L, D)."""
@@ -139,7 +139,7 @@ class SASRec(nn.Module):
         self.bias = nn.Parameter(torch.zeros(rows["items"]))
         self.cold = nn.Parameter(torch.zeros(config.dim))  # the state before any event
         self.norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = layers.Dropout(config.dropout)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
         self.register_buffer("positions", _sinusoids(config.max_length, config.dim))
         self.register_buffer("popularity", torch.zeros(rows["items"]))
