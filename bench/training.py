@@ -11,7 +11,8 @@ round, and waits while the others train; the table shows medians over the rounds
 
 - fp32, bf16: `seqrec-export train`, with Lightning's Trainer in 32-true and in bf16-mixed; no
   validation and no checkpoints.
-- plain: nn.TransformerEncoder, F.cross_entropy over all positions, Adam, windows padded to the end.
+- plain: nn.TransformerEncoder, F.cross_entropy over all positions, Adam, windows padded to the end;
+  plain-bf16: the same under autocast.
 - rectools: RecTools' SASRecModel, loss="softmax".
 - recbole: RecBole's SASRec, loss_type CE, inner_size as `dim`. It makes a sequence of every event
   and predicts the last one only, so that 32 windows are 32 tokens.
@@ -60,10 +61,12 @@ sys.path.insert(0, str(FOLDER))
 from turns import Task  # noqa: E402
 
 OURS = ("fp32", "bf16")
+HALF = ("bf16", "plain-bf16")
 SCRIPTS = {
     "fp32": "ours.py",
     "bf16": "ours.py",
     "plain": "plain.py",
+    "plain-bf16": "plain.py",
     "rectools": "by_rectools.py",
     "recbole": "by_recbole.py",
 }
@@ -82,7 +85,7 @@ class Contender:
 
     def __init__(self, name: str, python: str, task: Task, folder: Path) -> None:
         self.log = folder / f"{name}.log"
-        if name == "bf16":
+        if name in HALF:
             task = replace(task, precision="bf16-mixed")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -154,6 +157,8 @@ def start(
         try:
             if name in FOREIGN and not others:
                 raise Absent("no --others PATH/bin/python")
+            if name == "recbole" and task.epochs:
+                raise Absent("takes part by turns only; an epoch of it takes hours")
             python = str(others) if name in FOREIGN else sys.executable
             contender = Contender(name, python, task, folder)
             if not task.epochs:
@@ -166,16 +171,24 @@ def start(
 
 
 def by_turns(
-    contenders: dict[str, Contender], seconds: float, rounds: int
+    contenders: dict[str, Contender], seconds: float, rounds: int, absent: dict[str, str]
 ) -> tuple[dict[str, list[dict[str, float]]], dict[str, float]]:
-    """What each did in each round, and the rates of a large product in both precisions."""
+    """What each did in each round, and the rates of a large product in both precisions.
+
+    One that dies between the rounds becomes absent.
+    """
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     rates = {"fp32": 0.0, "bf16": 0.0}
     for number in range(rounds):
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
             rates[name] = max(rates[name], product_rate(dtype))
-        for name, contender in contenders.items():
-            turn = contender.turn(seconds)
+        for name in list(turns):
+            try:
+                turn = contenders[name].turn(seconds)
+            except (Absent, OSError) as error:
+                del turns[name]
+                absent[name] = str(error)
+                continue
             turns[name].append(turn | {"rate": turn["tokens"] / turn["cpu_seconds"]})
             print(f"round {number + 1} {name} {turns[name][-1]['rate']:.0f}", file=sys.stderr)
     return turns, rates
@@ -193,7 +206,7 @@ def summary(
             "ms_per_step": 1e3 * total["cpu_seconds"] / total["steps"],
             "padding": 1 - total["tokens"] / total["places"],
             "peak_mb": max(turn["peak_mb"] for turn in own),
-            "share_of_limit": rate * flops / rates["bf16" if name == "bf16" else "fp32"],
+            "share_of_limit": rate * flops / rates["bf16" if name in HALF else "fp32"],
         }
         for ours in OURS:
             if ours in turns:
@@ -205,11 +218,11 @@ def summary(
 
 
 def show(rows: dict[str, dict[str, float]]) -> None:
-    print("           tokens/CPU-s  fp32 is  bf16 is  ms/step  padding  peak MB  limit")
+    print("            tokens/CPU-s  fp32 is  bf16 is  ms/step  padding  peak MB  limit")
     for name, row in rows.items():
         ratios = (f"{row[key]:.2f}x" if key in row else "-" for key in ("fp32_is", "bf16_is"))
         print(
-            f"{name:9} {row['tokens_per_cpu_second']:13,.0f}",
+            f"{name:10} {row['tokens_per_cpu_second']:13,.0f}",
             *(f"{ratio:>8}" for ratio in ratios),
             f"{row['ms_per_step']:8,.0f} {row['padding']:8.0%} {row['peak_mb']:8,.0f}"
             f" {row['share_of_limit']:6.1%}",
@@ -280,7 +293,7 @@ def main() -> None:
             result |= train_to_the_end(names, others, task, folder)
         else:
             contenders, absent = start(names, others, task, folder)
-            turns, rates = by_turns(contenders, options.seconds, options.rounds)
+            turns, rates = by_turns(contenders, options.seconds, options.rounds, absent)
             rows = summary(turns, rates, flops)
             print(
                 f"torch {torch.__version__}, 1 thread; {len(dataset.train):,} training events of "
@@ -305,7 +318,7 @@ def train_to_the_end(
 ) -> dict[str, Any]:
     rows: dict[str, dict[str, float]] = {}
     absent: dict[str, str] = {}
-    print("           CPU-minutes  tokens/CPU-s   HR@10  NDCG@10")
+    print("            CPU-minutes  tokens/CPU-s   HR@10  NDCG@10")
     for name in names:
         contenders, missing = start([name], others, task, folder)
         absent |= missing
@@ -318,7 +331,7 @@ def train_to_the_end(
             rows[name] = row
             rate = row["tokens"] / row["cpu_minutes"] / 60
             print(
-                f"{name:9} {row['cpu_minutes']:12.2f} {rate:13,.0f}"
+                f"{name:10} {row['cpu_minutes']:12.2f} {rate:13,.0f}"
                 f"  {row['hr@10']:.4f}   {row['ndcg@10']:.4f}",
                 flush=True,
             )

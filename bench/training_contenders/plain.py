@@ -70,8 +70,9 @@ def main() -> None:
         epoch += 1
         for rows in torch.randperm(len(sequences)).split(task.batch):
             inputs, targets = sequences[rows, :-1], sequences[rows, 1:]
-            logits = net(inputs) @ net.items.weight.T
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
+            with torch.autocast("cpu", torch.bfloat16, enabled=task.precision == "bf16-mixed"):
+                logits = net(inputs) @ net.items.weight.T
+                loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
