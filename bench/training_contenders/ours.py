@@ -1,0 +1,74 @@
+"""`seqrec-export train`: its network, loss, batches and Lightning's Trainer; no validation."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import lightning
+import torch
+from turns import Task, Turns
+
+from seqrec_export.histories import prepare
+from seqrec_export.models.sasrec import MODEL, SASRecConfig
+from seqrec_export.readers import read
+from seqrec_export.training import _Fit, _quieten
+from seqrec_export.vocabulary import PAD
+
+
+class Count(lightning.Callback):
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+
+    def on_train_start(self, *_: Any) -> None:
+        self.turns.start()
+
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, _: int
+    ) -> None:
+        targets = batch["targets"]
+        self.turns.step(int((targets != PAD).sum()), targets.numel())
+
+    def on_train_end(self, *_: Any) -> None:
+        self.turns.answer({})
+
+
+def main() -> None:
+    task = Task.given()
+    turns = Turns(task)
+    torch.set_num_threads(1)
+    _quieten()
+    lightning.seed_everything(0, verbose=False)
+    dataset = prepare(read(task.data), MODEL.split)
+    config = SASRecConfig(
+        dim=task.dim,
+        num_layers=task.layers,
+        num_heads=task.heads,
+        max_length=task.window,
+        batch_size=task.batch,
+        dropout=task.dropout,
+    )
+    net = MODEL.net(config, dataset.num_rows)
+    net.observe(dataset)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            precision=task.precision,
+            max_epochs=task.epochs or -1,
+            gradient_clip_val=config.gradient_clip or None,
+            callbacks=[Count(turns)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            deterministic="warn",
+            default_root_dir=folder,
+        )
+        trainer.fit(_Fit(MODEL, net, dataset, config, seed=0))
+    metrics = MODEL.evaluate(net.eval(), dataset, config, "test")
+    turns.answer({name: metrics[name] for name in ("hr@10", "ndcg@10")})
+
+
+if __name__ == "__main__":
+    main()
