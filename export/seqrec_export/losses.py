@@ -39,29 +39,32 @@ class _FullSoftmax(torch.autograd.Function):
         half = torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False):
             kind = torch.bfloat16 if half else weight.dtype
+            tiny = torch.finfo(weight.dtype).tiny  # the least that a probability is taken for
             factor, users = weight.to(kind), users.to(kind)
             by_user = torch.empty(users.shape, dtype=weight.dtype)
-            by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+            by_weight = torch.zeros(weight.shape[::-1], dtype=weight.dtype)  # the faster way round
+            by_bias = torch.zeros_like(bias)
             loss = torch.zeros((), dtype=weight.dtype)
-            size = max(1, _LOGITS_AT_ONCE // len(weight))
+            size = min(max(1, _LOGITS_AT_ONCE // len(weight)), len(users))
+            buffers = torch.empty(2, size, len(weight), dtype=weight.dtype)
+            products = torch.empty(size, len(weight), dtype=kind) if half else buffers[0]
             for start in range(0, len(users), size):
-                rows = slice(start, start + size)
-                own = targets[rows, None]
+                rows = slice(start, min(start + size, len(users)))
+                count, own = rows.stop - start, targets[rows, None]
+                logits, share = buffers[:, :count]
                 if half:
-                    logits = (users[rows] @ factor.T).to(weight.dtype).add_(bias)
+                    torch.mm(users[rows], factor.T, out=products[:count])
+                    torch.add(products[:count], bias, out=logits)
                 else:
-                    logits = torch.addmm(bias, users[rows], factor.T)
-                loss -= logits.gather(1, own).sum()
-                largest = logits.amax(dim=1, keepdim=True)
-                total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
-                loss += (largest + total.log()).sum()
-                share = logits.div_(total)  # the softmax, and then its gradient
-                share.scatter_add_(1, own, share.new_full(own.shape, -1.0))
+                    torch.addmm(bias, users[rows], factor.T, out=logits)
+                torch.softmax(logits, dim=1, out=share)
+                loss -= share.gather(1, own).clamp_(min=tiny).log_().sum()
+                share.scatter_add_(1, own, share.new_full(own.shape, -1.0))  # now the gradient
                 by_bias += share.sum(dim=0)
-                share = share.to(kind)
-                by_user[rows] = share @ factor
-                by_weight += share.T @ users[rows]
-        ctx.save_for_backward(by_user, by_weight, by_bias)
+                gradient = products[:count].copy_(share) if half else share
+                by_user[rows] = gradient @ factor
+                by_weight += users[rows].T @ gradient
+        ctx.save_for_backward(by_user, by_weight.T, by_bias)
         ctx.count = len(users)
         return loss / len(users)
 

@@ -182,6 +182,7 @@ def fit(
     _quieten()
     lightning.seed_everything(seed, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     module = _Fit(model, net, dataset, config, seed)
     stopping = _Stopping(patience=config.patience, monitor=model.monitor, mode=model.mode)
     best = ModelCheckpoint(
