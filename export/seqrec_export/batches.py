@@ -72,20 +72,28 @@ def gather_gap_days(
     return np.where(real, seconds / SECONDS_PER_DAY, 0.0).astype(np.float32)
 
 
-def chunks(dataset: Dataset, window: int) -> tuple[Indices, Indices]:
-    """Cut each user's training events from the end into pieces of `window` targets.
+def chunks(
+    dataset: Dataset, window: int, rng: np.random.Generator | None = None
+) -> tuple[Indices, Indices]:
+    """Cut each user's training events into as few pieces of at most `window` targets as there can be.
 
     Returns (C,) starts and (C,) ends; a piece begins one event before its first target, if the user
-    has one there.
+    has one there. `rng` draws where the cuts are, so that an event has another past in each epoch;
+    without it all pieces but a user's first are full.
     """
     histories = dataset.histories
     events = np.bincount(histories.users[dataset.trained], minlength=histories.num_users)
     starts = histories.offsets[:-1]
     count = -(-events // window)
+    missing = np.zeros_like(events)  # targets that the last piece of a user is short of
+    if rng is not None:
+        missing = rng.integers(0, np.maximum(count * window - events, 0) + 1)
+        missing[count < 2] = 0
     user = np.repeat(np.arange(len(events)), count)
     within = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
-    ends = starts[user] + events[user] - within * window
-    return np.maximum(starts[user], ends - window - 1), ends
+    ends = starts[user] + events[user] + missing[user] - within * window
+    last = starts[user] + events[user]
+    return np.maximum(starts[user], ends - window - 1), np.minimum(ends, last)
 
 
 class Negatives:

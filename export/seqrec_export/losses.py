@@ -17,8 +17,11 @@ _LOGITS_AT_ONCE = 1_000_000
 def full_softmax(users: Tensor, item_weight: Tensor, item_bias: Tensor, targets: Tensor) -> Tensor:
     """(N, D), (V, D), (V,), (N,) item indices -> mean cross-entropy over the whole catalogue.
 
-    Padding and unknown have no logit. A target without an index of its own must not come in.
+    Padding and unknown have no logit. A target without an index of its own must not come in. Of no
+    rows: 0.
     """
+    if not len(targets):
+        return users.sum() * 0
     weight, bias = item_weight[NUM_RESERVED:], item_bias[NUM_RESERVED:]
     if users.device.type != "cpu" or not torch.is_grad_enabled():
         return F.cross_entropy(F.linear(users, weight, bias), targets - NUM_RESERVED)

@@ -277,11 +277,15 @@ def _drawn_targets(dataset: Dataset, config: GRU4AttConfig) -> int:
     return min(config.targets_per_epoch, len(dataset.train))
 
 
-def _chunks(dataset: Dataset, config: GRU4AttConfig) -> tuple[Indices, Indices]:
+def _chunks(
+    dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator | None = None
+) -> tuple[Indices, Indices]:
     if not config.every_event:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    starts, ends = chunks(dataset, config.max_length)
-    return starts[ends - starts > 1], ends[ends - starts > 1]
+    starts, ends = chunks(dataset, config.max_length, rng)
+    users = dataset.histories.users
+    several = np.bincount(users[dataset.trained], minlength=dataset.histories.num_users) > 1
+    return starts[several[users[starts]]], ends[several[users[starts]]]
 
 
 def _batches(dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator) -> Iterator[Batch]:
@@ -289,7 +293,7 @@ def _batches(dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator) 
     lengths = np.minimum(drawn - dataset.histories.starts(drawn), config.max_length)
     events = by_length(drawn, lengths, config.batch_size, rng)
     kinds = ["event"] * num_batches(len(drawn), config.batch_size)
-    starts, ends = _chunks(dataset, config)
+    starts, ends = _chunks(dataset, config, rng)
     pieces = by_length(np.arange(len(starts)), ends - starts, config.chunks_per_step, rng)
     kinds += ["every event"] * num_batches(len(starts), config.chunks_per_step)
     if dataset.sessions is not None:

@@ -247,7 +247,7 @@ def graphs(config: SASRecConfig, top_k: int) -> dict[str, Graph]:
 
 
 def _batches(dataset: Dataset, config: SASRecConfig, rng: np.random.Generator) -> Iterator[Batch]:
-    starts, ends = chunks(dataset, config.max_length)
+    starts, ends = chunks(dataset, config.max_length, rng)
     for rows in by_length(np.arange(len(starts)), ends - starts, config.batch_size, rng):
         # One column of padding in front where there is room: the first event is a target too.
         positions, real = windows(starts[rows] - 1, ends[rows], config.max_length + 1)
@@ -307,8 +307,8 @@ MODEL = Model(
             "learning_rate": 1e-3,
             "lr_decay": 0.0,
             "warmup_steps": 500,
-            "epochs": 26,
-            "patience": 26,
+            "epochs": 28,
+            "patience": 28,
         },
         "source": {
             "tie_weights": False,
