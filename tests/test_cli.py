@@ -16,6 +16,7 @@ import typer
 from served import serving
 from typer.testing import CliRunner
 
+from seqrec_cli import options
 from seqrec_cli.main import COMMANDS, app
 from seqrec_export.errors import SeqrecError
 from seqrec_export.models import MODELS
@@ -74,6 +75,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "--data", "parquet:x"], "no reader is called 'parquet'"),
         (["train", "-m", "sasrec", "--set", "width=3"], "no setting 'width'"),
         (["train", "-m", "sasrec", "--set", "dim=wide"], "give a number"),
+        (["train", "-m", "caser", "--preset", "best"], "no preset 'best'; there are ml-1m, source"),
         (["train", "--config", "/nowhere.toml"], "nowhere.toml"),
         (["train", "--data", "movielens:x", "--users", "3"], "--users is for --data synthetic"),
         (["export", "--runs", "/nowhere"], "seqrec-export train"),
@@ -128,6 +130,23 @@ def test_the_file_and_the_command_line_are_merged(tmp_path: Path) -> None:
     assert run_config["seed"] == 5
     assert run_config["config"]["dim"] == 16
     assert run_config["config"]["epochs"] == 1
+
+
+def test_a_preset_is_where_the_settings_start(tmp_path: Path) -> None:
+    config = tmp_path / "shop.toml"
+    config.write_text('preset = "ml-1m"\n[settings.sasrec]\ndim = 12\n')
+    plan = options.make_plan(config=config, settings=["sasrec.epochs=1"])
+    preset = MODELS["sasrec"].presets["ml-1m"]
+    assert plan.config("sasrec") == MODELS["sasrec"].config(**preset | {"dim": 12, "epochs": 1})
+    assert plan.config("mlink") == MODELS["mlink"].config()  # which has no such preset
+    plan = options.make_plan(config=config, preset="source", models=["caser"])
+    assert plan.config("caser") == MODELS["caser"].config(**MODELS["caser"].presets["source"])
+
+
+def test_models_shows_the_presets() -> None:
+    settings = {entry["setting"]: entry for entry in outcome("models", "sasrec")}
+    assert settings["dim"]["ml-1m"] == MODELS["sasrec"].presets["ml-1m"]["dim"]
+    assert settings["tie_weights"]["source"] is False
 
 
 def test_inspect_shows_every_model_with_parity_and_metrics(built: Path) -> None:

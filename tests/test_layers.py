@@ -102,6 +102,32 @@ def test_caser_equals_the_formulas_of_the_paper(
 
 
 @few
+@given(length=st.integers(1, 9), seed=SEEDS)
+def test_gru4att_trains_every_event_on_what_it_serves_without_gaps(length: int, seed: int) -> None:
+    gru4att = net("gru4att", seed, max_length=10)
+    rng = np.random.default_rng(seed)
+    history = torch.from_numpy(rng.integers(2, ROWS["items"], (2, length)))
+    types = torch.from_numpy(rng.integers(1, ROWS["event_types"], (2, length)))
+    gaps = torch.full((2, length), torch.nan)
+    with torch.no_grad():
+        users = gru4att._every_user(history, types)
+        for end in range(1, length + 1):
+            lists = (Ragged.of(part[:, :end]) for part in (history, types, gaps))
+            torch.testing.assert_close(gru4att.encode(*lists), users[:, end - 1])
+
+
+@pytest.mark.parametrize("name", ["sasrec", "gru4att"])
+def test_without_relative_positions_there_is_nothing_to_learn_of_them(name: str) -> None:
+    with_them, without = (net(name, 0, relative_positions=on) for on in (True, False))
+    names = {n for n, _ in with_them.named_parameters() if "by_distance" in n}
+    assert names
+    assert names == {n for n, _ in with_them.named_parameters()} - {
+        n for n, _ in without.named_parameters()
+    }
+    assert all(not b.any() for n, b in without.named_buffers() if "by_distance" in n)
+
+
+@few
 @given(length=st.integers(1, 9), changed=st.integers(0, 8), seed=SEEDS)
 def test_a_later_event_never_changes_an_earlier_state_of_sasrec(
     length: int, changed: int, seed: int

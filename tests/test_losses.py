@@ -144,3 +144,11 @@ def test_full_softmax_in_bfloat16_is_as_exact_as_bfloat16() -> None:
     gradients = (torch.autograd.grad(loss, tensors) for loss in (rounded, exact))
     for got, expected in zip(*gradients, strict=True):
         assert (got - expected).norm() < 0.01 * expected.norm()
+
+
+def test_full_softmax_of_no_rows_is_zero_and_moves_nothing() -> None:
+    users, weight = torch.zeros(0, 3, requires_grad=True), torch.randn(7, 3, requires_grad=True)
+    loss = losses.full_softmax(users, weight, torch.zeros(7), torch.zeros(0, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+    assert weight.grad is None or not weight.grad.any()

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -191,3 +192,18 @@ def test_basket_metrics_equal_torchmetrics_a_user(seed: int) -> None:
             assert expected["map@12"][-1] == pytest.approx(float(average))
     for name, values in expected.items():
         assert got[name] == pytest.approx(float(np.mean(values)), abs=1e-6), name
+
+
+def test_purchases_of_items_that_training_never_saw_are_counted_apart() -> None:
+    log = toy([["a", "b", "c", "a", "new", "b"], ["b", "a", "c", "b", "new", "newer"]])
+    features = pd.DataFrame({"group": [""] * len(log.item_ids)}, dtype=object)
+    times = np.array([1, 2, 3, 4, 9, 9] * 2)
+    log = replace(log, item_features=features, times=times)
+    dataset = prepare(log, "time", held_out_from=(9, 9))
+    first = {"new": 5.0, "b": 4.0, "a": 3.0, "c": 2.0, "newer": 1.0}
+    row = torch.tensor([0.0, 0.0, *(first[item] for item in dataset.items.ids)])
+    got = basket_metrics(lambda p: row.repeat(len(p), 1), dataset, dataset.test, (1, 5))
+    assert got["new_items"] == 3  # "new" twice and "newer"
+    assert got["new_items_recall@1"] == pytest.approx(2 / 3)
+    assert got["new_items_recall@5"] == 1
+    assert got["recall@1"] == pytest.approx(0.5)  # one of two each

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import DAY, toy, with_events
 
+from seqrec_export.batches import chunks
 from seqrec_export.errors import SeqrecError
 from seqrec_export.histories import Dataset, prepare
 from seqrec_export.interactions import Interactions, Sessions
@@ -177,3 +178,45 @@ def test_items_of_a_catalogue_are_known_without_a_sale() -> None:
     log = generate(users=60, items=400, events=300, sessions=0, seed=0)
     assert len(prepare(log, "time").items) == 400
     assert len(prepare(replace(log, item_features=None), "time").items) < 400
+
+
+@few
+@given(seed=SEEDS, users=st.integers(1, 9), events=st.integers(1, 60))
+def test_a_split_by_time_can_be_told_when(seed: int, users: int, events: int) -> None:
+    log = random_log(seed, users, events)
+    begin = int(log.times.min()) + 1  # or nothing would be left to train on
+    dataset = prepare(log, "time", held_out_from=(begin, begin + 5))
+    times = dataset.histories.times
+    assert (times[dataset.train] < begin).all()
+    assert ((times[dataset.validation] >= begin) & (times[dataset.validation] < begin + 5)).all()
+    assert (times[dataset.test] >= begin + 5).all()
+    assert sum(map(len, parts(dataset))) == events
+
+
+@few
+@given(
+    seed=SEEDS,
+    users=st.integers(1, 9),
+    events=st.integers(1, 60),
+    window=st.integers(1, 12),
+    drawn=st.booleans(),
+)
+def test_chunks_hold_every_training_event_as_a_target_once(
+    seed: int, users: int, events: int, window: int, drawn: bool
+) -> None:
+    log = random_log(seed, users, events)
+    dataset = prepare(log, "leave_one_out")
+    histories = dataset.histories
+    rng = np.random.default_rng(seed) if drawn else None
+    starts, ends = chunks(dataset, window, rng)
+    targets = []
+    for start, end in zip(starts, ends, strict=True):
+        assert histories.users[start] == histories.users[end - 1]
+        first = start == histories.offsets[histories.users[start]]
+        own = list(range(start + 1, end))
+        if first and len(own) < window:  # a user's first event has nothing before it
+            own.insert(0, start)
+        assert 0 < len(own) <= window
+        targets += own
+    assert sorted(targets) == np.flatnonzero(dataset.trained).tolist()
+    assert len(starts) == len(chunks(dataset, window)[0])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from served import small_config
-from toys import with_events
+from toys import toy, with_events
 
 from seqrec_export.checkpoints import PlainCheckpoints
 from seqrec_export.errors import SeqrecError
@@ -23,6 +23,7 @@ from seqrec_export.interactions import Interactions
 from seqrec_export.models import MODELS
 from seqrec_export.readers.synthetic import generate
 from seqrec_export.run import Run, load, train
+from seqrec_export.training import _Fit
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 LOG = {"users": 120, "items": 80, "events": 2500, "sessions": 120, "seed": 2}
@@ -82,6 +83,40 @@ def test_what_is_held_out_as_test_never_reaches_the_weights(
     assert before.metrics["curve"] == after.metrics["curve"]
     for tensor_name, tensor in weights(before).items():
         assert torch.equal(tensor, weights(after)[tensor_name]), tensor_name
+
+
+def factors(warmup_steps: int, lr_decay: float, epochs: int) -> list[float]:
+    """Of the learning rate, a step each, with 4 steps an epoch."""
+    model = MODELS["caser"]
+    config = model.config(
+        warmup_steps=warmup_steps, lr_decay=lr_decay, epochs=epochs, batch_size=25
+    )
+    dataset = prepare(toy([[f"item {i % 9}" for i in range(102)]]), "leave_one_out")
+    fit = _Fit(model, torch.nn.Linear(1, 1), dataset, config, 0)
+    assert len(fit.epoch_data) == 4
+    return [fit.learning_rate_factor(step) for step in range(4 * epochs)]
+
+
+def test_the_learning_rate_falls_by_its_factor_an_epoch() -> None:
+    assert factors(0, 0.5, 3) == pytest.approx([1.0] * 4 + [0.5] * 4 + [0.25] * 4)
+
+
+def test_the_learning_rate_rises_first_and_falls_by_a_cosine_to_nothing() -> None:
+    got = factors(4, 0.0, 50)
+    cosine = [(1 + np.cos(np.pi * step / 200)) / 2 for step in range(200)]
+    assert got[4:] == pytest.approx(cosine[4:])
+    assert got[:4] == pytest.approx([cosine[i] * (i + 1) / 4 for i in range(4)])
+    assert got[-1] < 1e-4
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_preset_is_one_of_the_model(name: str) -> None:
+    assert "source" in MODELS[name].presets
+    for settings in MODELS[name].presets.values():
+        config = MODELS[name].config(**settings)
+        MODELS[name].net(config, prepare(generate(**LOG), MODELS[name].split).num_rows)
+        kinds = {setting: type(value) for setting, value in vars(MODELS[name].config()).items()}
+        assert {s: type(v) for s, v in settings.items()} == {s: kinds[s] for s in settings}
 
 
 TRAIN = """

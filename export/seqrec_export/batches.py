@@ -75,7 +75,7 @@ def gather_gap_days(
 def chunks(
     dataset: Dataset, window: int, rng: np.random.Generator | None = None
 ) -> tuple[Indices, Indices]:
-    """Cut each user's training events into as few pieces of at most `window` targets as there can be.
+    """Cut each user's training events into as few pieces of at most `window` targets as can be.
 
     Returns (C,) starts and (C,) ends; a piece begins one event before its first target, if the user
     has one there. `rng` draws where the cuts are, so that an event has another past in each epoch;

@@ -50,6 +50,9 @@ class GRU4AttConfig:
     unknown_rate: float = field(
         default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
     )
+    relative_positions: bool = field(
+        default=True, metadata={"help": "attention learns how much a step counts by its distance"}
+    )
     num_negatives: int = field(
         default=0, metadata={"help": "sampled items a step for the next event; 0: whole catalogue"}
     )
@@ -85,6 +88,7 @@ class GRU4Att(nn.Module):
     """Sum of three embeddings a step, GRU, attention over the real steps, weighted sum."""
 
     gap_edges: Tensor  # (E,) days
+    by_distance: Tensor  # (W,)
     popularity: Tensor  # (V,)
 
     def __init__(self, config: GRU4AttConfig, rows: Mapping[str, int]) -> None:
@@ -98,6 +102,13 @@ class GRU4Att(nn.Module):
         self.bias = nn.Parameter(torch.zeros(rows["items"]))
         self.gru = layers.GRU(config.dim, config.dim)
         self.attention = nn.Linear(config.dim, 1)
+        # Added to a step's logit; the last row is of the most recent step. No state says how far
+        # back it is, but for the gap of its event, which callers may not know.
+        by_distance = torch.zeros(config.max_length)
+        if config.relative_positions:
+            self.by_distance = nn.Parameter(by_distance)
+        else:
+            self.register_buffer("by_distance", by_distance, persistent=False)
         self.out = nn.Linear(config.dim, config.dim)
         self.dropout = layers.Dropout(config.dropout)
         self.cold = nn.Parameter(torch.zeros(config.dim))  # the state before any event
@@ -143,9 +154,12 @@ class GRU4Att(nn.Module):
             oldest_first_column=True,
         )
         states, real = self.states(items, types, gaps)
+        step = torch.arange(items.shape[1], device=items.device)[None]
+        newest = len(self.by_distance) - 1
+        row = (newest + 1 + step - real.sum(dim=1, keepdim=True)).clamp(max=newest)
+        logits = self.attention(states)[..., 0] + self.by_distance[row]
         # The first column always counts, so a row of pure padding stays finite.
-        first = torch.arange(items.shape[1], device=items.device)[None] == 0
-        logits = self.attention(states)[..., 0].masked_fill(~(real | first), float("-inf"))
+        logits = logits.masked_fill(~(real | (step == 0)), float("-inf"))
         pooled = (logits.softmax(dim=1)[:, None] @ states)[:, 0]
         pooled = self.out(self.dropout(pooled))
         return torch.where(layers.known_items(history) > 0, pooled, self.cold)
@@ -159,7 +173,9 @@ class GRU4Att(nn.Module):
         unknown = torch.full(items.shape, torch.nan, device=items.device)
         states, _ = self.states(items, types, unknown)
         step = torch.arange(items.shape[1], device=items.device)
-        logits = self.attention(states).transpose(1, 2)
+        newest = len(self.by_distance) - 1
+        row = (newest + step[None] - step[:, None]).clamp(max=newest)
+        logits = self.attention(states).transpose(1, 2) + self.by_distance[row]
         weights = logits.masked_fill(step[:, None] < step[None], float("-inf")).softmax(dim=2)
         users: Tensor = self.out(self.dropout(weights @ states))
         return users
@@ -416,6 +432,6 @@ MODEL = Model(
             "epochs": 16,
             "patience": 16,
         },
-        "source": {"dim": 64, "max_length": 100},
+        "source": {"dim": 64, "max_length": 100, "relative_positions": False},
     },
 )
