@@ -135,6 +135,28 @@ def test_the_best_epoch_is_marked_in_both_plots(folder: Path, mode: Any, best: i
         assert list(numbers(marked)) == list(numbers(named))
 
 
+def test_baselines_of_the_validation_part_are_lines_under_the_curve(folder: Path) -> None:
+    beside = {"popularity": {"ndcg@10": 0.05, "loss": 1.0}, "untrained": {"ndcg@10": math.nan}}
+    root = page(folder, model(curve=curve(0.1, 0.2, 0.3), validation_baselines=beside))
+    loss, monitored = plots(root)
+    assert not [n for n in loss.all("line") if "baseline" in n.attributes["class"]]
+    (line,) = [n for n in monitored.all("line") if "baseline" in n.attributes["class"]]
+    assert line.attributes["y1"] == line.attributes["y2"]
+    (points,) = [n.attributes["points"].split() for n in monitored.all("polyline")]
+    heights = [float(point.split(",")[1]) for point in points]
+    assert float(line.attributes["y1"]) > max(heights)  # lower on the page
+    for plot in (loss, monitored):
+        assert_inside(plot)
+    assert "popularity: 0.05" in within(root, "training")
+
+
+def test_before_the_export_the_page_tells_of_the_training_alone(folder: Path) -> None:
+    root = page(folder, model())
+    headings = [node.text for node in root.all("h2")]
+    assert headings == ["Training", "Quality on held-out test data"]
+    assert "all 3 epochs done" in within(root, "training")
+
+
 def test_a_curve_is_broken_where_an_epoch_holds_no_number(folder: Path) -> None:
     root = page(folder, model(curve=curve(1.0, 2.0, None, 3.0, math.nan)))
     for plot in plots(root):

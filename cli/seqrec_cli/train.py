@@ -96,6 +96,7 @@ def train_one(
     """Train one model, or take the finished run of the same data, settings and seed."""
     from seqrec_export import run
     from seqrec_export.models import MODELS
+    from seqrec_export.report import REPORT_FILE, ModelReport, write_report
 
     path = plan.runs / name
     chosen = MODELS[name]
@@ -105,7 +106,7 @@ def train_one(
         note(f"{name}: {path} already is this run, not trained again")
         return run.load(path)
     note(f"{name}: training")
-    return run.train(
+    trained = run.train(
         chosen,
         interactions,
         model_config,
@@ -115,3 +116,6 @@ def train_one(
         progress=True,
         mlflow=mlflow,
     )
+    shown = ModelReport.of(chosen, trained.metrics, [])
+    write_report(path / REPORT_FILE, f"{name}: training", [shown])
+    return trained

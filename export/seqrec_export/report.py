@@ -201,6 +201,7 @@ class Curve:
     x_ticks: list[Mark]
     y_ticks: list[Mark]
     lines: list[list[Mark]]  # broken at epochs without a number
+    baselines: list[Mark]  # horizontal lines
     best: Mark | None
     missing: int
 
@@ -255,7 +256,11 @@ def curve(model: ModelReport, name: str) -> Curve | None:
     epochs = [1 + (i if epoch is None else epoch) for i, epoch in enumerate(numbered)]
     first, last = min(epochs) - 0.5, max(epochs) + 0.5
     x = scale(first, last, FRAME["left"], FRAME["right"])
-    heights = ticks(*widened(min(known), max(known)))
+    others = model.metrics.get("validation_baselines", {}) if name == model.monitor else {}
+    found = {n: _finite(figures.get(name)) for n, figures in others.items()}
+    beside = {n: value for n, value in found.items() if value is not None}
+    shown = [*known, *beside.values()]
+    heights = ticks(*widened(min(shown), max(shown)))
     y = scale(heights[0], heights[-1], FRAME["bottom"], FRAME["top"])
     best, chosen = None, best_epoch(model)
     lines: list[list[Mark]] = [[]]
@@ -271,6 +276,7 @@ def curve(model: ModelReport, name: str) -> Curve | None:
         x_ticks=[Mark(x=x(epoch), label=f"{epoch:g}") for epoch in whole],
         y_ticks=[Mark(y=y(height), label=_label(height)) for height in heights],
         lines=[line for line in lines if line],
+        baselines=[Mark(y=y(v), label=f"{n}: {figure(v)}") for n, v in beside.items()],
         best=best,
         missing=len(values) - len(known),
     )

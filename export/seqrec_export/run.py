@@ -166,6 +166,7 @@ def train(
     metrics = {
         "test": model.evaluate(net, dataset, config, "test"),
         "baselines": model.baselines(dataset, config, "test"),
+        "validation_baselines": model.baselines(dataset, config, "validation"),  # beside the curve
         "notes": list(dataset.notes),
         "data": {"source": interactions.source, "fingerprint": interactions.fingerprint},
         "versions": library_versions(),

@@ -57,20 +57,20 @@ class GRU4AttConfig:
         default=0, metadata={"help": "sampled items a step for the next event; 0: whole catalogue"}
     )
     targets_per_epoch: int = field(
-        default=15_000, metadata={"help": "next events drawn an epoch", "unit": "events"}
+        default=5_000, metadata={"help": "next events drawn an epoch", "unit": "events"}
     )
     every_event: bool = field(
-        default=False,
+        default=True,
         metadata={"help": "also train on every event of whole windows, gaps unknown"},
     )
     chunks_per_step: int = field(default=32, metadata={"help": "windows a step of every_event"})
     learning_rate: float = field(default=4e-3, metadata={"help": "Adam's step size"})
     lr_decay: float = field(
-        default=0.95,
+        default=0.0,
         metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
     )
     warmup_steps: int = field(
-        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
+        default=100, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
     )
     adam_beta2: float = field(
         default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
@@ -78,9 +78,9 @@ class GRU4AttConfig:
     weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
     batch_size: int = field(default=256, metadata={"help": "targets or sessions a step"})
-    epochs: int = field(default=6, metadata={"help": "most passes over the data"})
+    epochs: int = field(default=14, metadata={"help": "most passes over the data"})
     patience: int = field(
-        default=3, metadata={"help": "stop after so many without gain", "unit": "epochs"}
+        default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}
     )
 
 
@@ -424,14 +424,11 @@ MODEL = Model(
             "dim": 128,
             "max_length": 200,
             "dropout": 0.2,
-            "every_event": True,
-            "targets_per_epoch": 5_000,
             "learning_rate": 2e-3,
-            "lr_decay": 0.0,
             "warmup_steps": 200,
             "epochs": 16,
             "patience": 16,
         },
-        "source": {"dim": 64, "max_length": 100, "relative_positions": False},
+        "source": {"relative_positions": False, "every_event": False},
     },
 )
