@@ -20,7 +20,7 @@ from torchmetrics.functional.retrieval import (
 )
 from toys import toy
 
-from seqrec_export import metrics
+from seqrec_export import evaluation, metrics
 from seqrec_export.evaluation import basket_metrics, rank_targets
 from seqrec_export.histories import Dataset, prepare
 
@@ -154,8 +154,14 @@ def test_a_target_that_is_removed_as_seen_is_a_miss() -> None:
 
 
 @few
-@given(seed=SEEDS)
-def test_basket_metrics_equal_torchmetrics_a_user(seed: int) -> None:
+@given(seed=SEEDS, at_once=st.sampled_from([1, 60, 10**9]))
+def test_basket_metrics_equal_torchmetrics_a_user(seed: int, at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "_SCORES_AT_ONCE", at_once)
+        assert_basket_metrics_equal_torchmetrics(seed)
+
+
+def assert_basket_metrics_equal_torchmetrics(seed: int) -> None:
     rng = np.random.default_rng(seed)
     letters = [chr(ord("a") + i) for i in range(20)]
     users = [list(rng.choice(letters, 12)) for _ in range(6)]
@@ -194,7 +200,11 @@ def test_basket_metrics_equal_torchmetrics_a_user(seed: int) -> None:
         assert got[name] == pytest.approx(float(np.mean(values)), abs=1e-6), name
 
 
-def test_purchases_of_items_that_training_never_saw_are_counted_apart() -> None:
+@pytest.mark.parametrize("at_once", [1, 10**9])
+def test_purchases_of_items_that_training_never_saw_are_counted_apart(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "_SCORES_AT_ONCE", at_once)
     log = toy([["a", "b", "c", "a", "new", "b"], ["b", "a", "c", "b", "new", "newer"]])
     features = pd.DataFrame({"group": [""] * len(log.item_ids)}, dtype=object)
     times = np.array([1, 2, 3, 4, 9, 9] * 2)

@@ -130,8 +130,8 @@ def basket_metrics(
             keys = np.arange(start, start + len(batch))[:, None] * rows + best
             place = np.minimum(np.searchsorted(relevant, keys), len(relevant) - 1)
             hit = relevant[place] == keys
-        hits[start : start + len(batch)] = hit
-        new_hits += (hit & new_item[best]).sum(0)
+            hits[start : start + len(batch)] = hit
+            new_hits += (hit & new_item[best]).sum(0)
     precision = hits.cumsum(1) / np.arange(1, deepest + 1)
     average = (precision * hits)[:, :12].sum(1) / np.minimum(num_relevant, 12)
     known = dataset.user_index[users] >= NUM_RESERVED
