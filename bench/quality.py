@@ -127,6 +127,7 @@ TASKS = {
     "caser, MovieLens-100K": Task(
         model="caser",
         data="movielens:{}/ml-100k/u.data.gz",
+        preset="ml-100k",
         metrics=("hr@10", "ndcg@10", "hr@50", "auc"),
         compare=baselines.next_item,
         notebook="HR@50 0.397, AUC 0.753",

@@ -75,7 +75,10 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "--data", "parquet:x"], "no reader is called 'parquet'"),
         (["train", "-m", "sasrec", "--set", "width=3"], "no setting 'width'"),
         (["train", "-m", "sasrec", "--set", "dim=wide"], "give a number"),
-        (["train", "-m", "caser", "--preset", "best"], "no preset 'best'; there are ml-1m, source"),
+        (
+            ["train", "-m", "caser", "--preset", "best"],
+            "no preset 'best'; there are ml-100k, ml-1m",
+        ),
         (["train", "--config", "/nowhere.toml"], "nowhere.toml"),
         (["train", "--data", "movielens:x", "--users", "3"], "--users is for --data synthetic"),
         (["export", "--runs", "/nowhere"], "seqrec-export train"),

@@ -47,23 +47,23 @@ class CaserConfig:
         default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
     )
     num_negatives: int = field(
-        default=4, metadata={"help": "sampled items a target; 0: whole catalogue"}
+        default=0, metadata={"help": "sampled items a target; 0: the whole catalogue"}
     )
     learning_rate: float = field(default=5e-3, metadata={"help": "Adam's step size"})
     lr_decay: float = field(
-        default=0.95,
+        default=0.0,
         metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
     )
     warmup_steps: int = field(
-        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
+        default=100, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
     )
     adam_beta2: float = field(
         default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
     )
-    weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
+    weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
     gradient_clip: float = field(default=0.0, metadata={"help": "largest gradient norm; 0: off"})
-    batch_size: int = field(default=1024, metadata={"help": "targets a step"})
-    epochs: int = field(default=20, metadata={"help": "most passes over the data"})
+    batch_size: int = field(default=512, metadata={"help": "targets a step"})
+    epochs: int = field(default=15, metadata={"help": "most passes over the data"})
     patience: int = field(
         default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}
     )
@@ -204,18 +204,23 @@ MODEL = Model(
     monitor="ndcg@10",
     headline=("hr@10", "ndcg@10", "hr@50", "auc"),
     presets={
+        "ml-100k": {"dim": 32, "dropout": 0.5, "learning_rate": 2e-3, "epochs": 25, "patience": 25},
         "ml-1m": {
             "dim": 64,
             "dropout": 0.2,
-            "num_negatives": 0,
             "learning_rate": 2e-3,
-            "lr_decay": 0.0,
             "warmup_steps": 200,
-            "weight_decay": 0.0,
-            "batch_size": 512,
             "epochs": 10,
             "patience": 10,
         },
-        "source": {"num_negatives": 1, "learning_rate": 0.04, "batch_size": 4096, "epochs": 8},
+        "source": {
+            "num_negatives": 1,
+            "learning_rate": 0.04,
+            "lr_decay": 1.0,
+            "warmup_steps": 0,
+            "weight_decay": 1e-5,
+            "batch_size": 4096,
+            "epochs": 8,
+        },
     },
 )
