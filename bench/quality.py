@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -172,7 +173,7 @@ TASKS = {
         goals=tuple(
             Goal(metric=metric, bound=bound)
             for metric in ("recall@100", "map@12")
-            for bound in ("popularity", "recent popularity")
+            for bound in ("popularity, five days", "recent popularity, five days")
         ),
         cpu_minutes=4,
     ),
@@ -317,7 +318,12 @@ def report(
             cells = []
             for metric in task.metrics:
                 mean, spread = mean_and_spread(some, metric)
-                cells.append(f"{mean:.4f}" + (f" +- {spread:.4f}" if spread == spread else ""))
+                if math.isnan(mean):
+                    cells.append("-")
+                else:
+                    cells.append(
+                        f"{mean:.4f}" + ("" if math.isnan(spread) else f" +- {spread:.4f}")
+                    )
             print(f"  {contender:{width}}" + "".join(f"  {cell:>20}" for cell in cells))
         figures: dict[str, Metrics] = {
             contender: {m: mean_and_spread(some, m)[0] for m in task.metrics}
