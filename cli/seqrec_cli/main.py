@@ -86,6 +86,10 @@ def main() -> None:
         if ended.code == INTERRUPTED and _resumable():  # what Typer makes of Ctrl-C
             again = " ".join(sys.argv[1:])
             typer.secho(f"stopped; go on with: seqrec-export {again} --resume", err=True)
+            # Everything is on disk, and a library's thread, once in hundreds of times, keeps the
+            # interpreter from ending.
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
         raise
 
 
