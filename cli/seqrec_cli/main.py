@@ -86,8 +86,8 @@ def main() -> None:
         if ended.code == INTERRUPTED and _resumable():  # what Typer makes of Ctrl-C
             again = " ".join(sys.argv[1:])
             typer.secho(f"stopped; go on with: seqrec-export {again} --resume", err=True)
-            # Everything is on disk, and a library's thread, once in hundreds of times, keeps the
-            # interpreter from ending.
+            # Everything is on disk, and a library's thread may keep the interpreter from ending
+            # (seen once).
             sys.stdout.flush()
             os._exit(INTERRUPTED)
         raise
