@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -140,7 +141,10 @@ def launch(
     log: Path | None = None,
     timeout_seconds: float = 120,
 ) -> Server:
-    """Start Triton with these models and return once it answers, whether or not they load."""
+    """Start Triton with these models and return once it listens on each of its ports.
+
+    Whether or not the models load.
+    """
     wheel = find_triton()
     endpoints = with_free_ports(endpoints)
     server_id = f"seqrec-{uuid.uuid4().hex[:12]}"
@@ -176,7 +180,8 @@ def launch(
         if not line:
             raise SeqrecError(f"Triton could not be run:\n{tail(log_path)}")
         deadline = time.monotonic() + timeout_seconds
-        while not _answers(control, server_id):
+        metrics = (_reach(endpoints.metrics_host), endpoints.metrics_port)
+        while not (_answers(control, server_id) and _listens(*metrics)):  # it opens metrics last
             if process.poll() is not None:
                 raise SeqrecError(
                     f"Triton ended with status {process.returncode}:\n{tail(log_path)}"
@@ -247,6 +252,14 @@ def _answers(control: Control, name: str) -> bool:
         return control.server_id() == name
     except SeqrecError:
         return False
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def find_triton() -> Path:
