@@ -23,7 +23,7 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,7 +33,7 @@ import baselines
 import torch
 
 from seqrec_export.folders import read_json, remove, sha256_json, write_json
-from seqrec_export.graph import Metrics, Model
+from seqrec_export.graph import Metrics
 from seqrec_export.histories import Dataset, prepare
 from seqrec_export.interactions import Interactions
 from seqrec_export.models import MODELS
@@ -74,8 +74,7 @@ class Task:
     data: str  # with {} for the folder
     metrics: tuple[str, ...]
     preset: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    split: Callable[[Model, Interactions, int], Dataset] | None = None
+    held_out_from: tuple[int, int] | None = None  # as `prepare` takes it
     compare: Callable[[Dataset, Interactions], Figures] | None = None
     notebook: str = "-"  # what the source of the model reports
     goals: tuple[Goal, ...] = ()
@@ -83,17 +82,16 @@ class Task:
 
     def config(self) -> Any:
         model = MODELS[self.model]
-        return model.config(**(model.presets[self.preset] if self.preset else {}), **self.settings)
+        return model.config(**(model.presets[self.preset] if self.preset else {}))
 
     def dataset(self, log: Interactions, seed: int) -> Dataset:
-        model = MODELS[self.model]
-        return self.split(model, log, seed) if self.split else prepare(log, model.split, seed)
+        split = MODELS[self.model].split
+        return prepare(log, split, seed, held_out_from=self.held_out_from)
 
 
-def five_days_and_two(model: Model, log: Interactions, seed: int) -> Dataset:
-    """H&M's week: training on the first four days, the epoch chosen on the fifth, two to test."""
-    day = lambda text: int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())  # noqa: E731
-    return prepare(log, "time", seed, held_out_from=(day("2020-09-20"), day("2020-09-21")))
+def midnight(day: str) -> int:
+    """Seconds since 1970-01-01 UTC."""
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
 
 
 ONE_MILLION = "movielens:{}/ml-1m/ml-1m_sasrec.txt.gz"
@@ -167,7 +165,8 @@ TASKS = {
             *("recall@12", "recall@100", "map@12"),
             *("new_users_recall@100", "new_users_map@12", "new_items_recall@100"),
         ),
-        split=five_days_and_two,
+        # Four days to train on, the fifth to choose the epoch, two to test.
+        held_out_from=(midnight("2020-09-20"), midnight("2020-09-21")),
         compare=baselines.first_five_days,
         notebook="never ran",
         goals=tuple(
@@ -186,7 +185,7 @@ def one_training(name: str, folder: str, seed: int, results: Path) -> dict[str, 
     task, model = TASKS[name], MODELS[TASKS[name].model]
     log = read(task.data.format(folder))
     config = task.config()
-    work = results / f"{name}, seed {seed}".replace(", ", "-").replace(" ", "-")
+    work = results / _file_name(f"{name}, seed {seed}")
     key = _key(task, log, seed)
     if (finished := _finished(work / "result.json", key)) is not None:
         return finished
@@ -216,7 +215,7 @@ def one_comparison(name: str, folder: str, seed: int, results: Path) -> dict[str
     torch.set_num_threads(1)
     task, model = TASKS[name], MODELS[TASKS[name].model]
     log = read(task.data.format(folder))
-    path = results / f"{name}, seed {seed}, baselines.json".replace(", ", "-").replace(" ", "-")
+    path = results / _file_name(f"{name}, seed {seed}, baselines.json")
     key = _key(task, log, seed) + baselines.VERSION
     if (finished := _finished(path, key)) is not None:
         return finished
@@ -225,6 +224,10 @@ def one_comparison(name: str, folder: str, seed: int, results: Path) -> dict[str
     figures |= task.compare(dataset, log) if task.compare else {}
     write_json(path, {"key": key, "figures": figures})
     return {"key": key, "figures": figures}
+
+
+def _file_name(text: str) -> str:
+    return text.replace(", ", "-").replace(" ", "-")
 
 
 def _key(task: Task, log: Interactions, seed: int) -> str:
@@ -329,8 +332,8 @@ def report(
             contender: {m: mean_and_spread(some, m)[0] for m in task.metrics}
             for contender, some in others.items()
         }
-        for goal in task.goals:
-            met = goal.met(own[name], {**own, **figures})
+        goals = {str(goal): goal.met(own[name], own | figures) for goal in task.goals}
+        for goal, met in goals.items():
             verdict = {True: "met", False: "MISSED", None: "not compared"}[met]
             print(f"  goal {goal}: {verdict}")
         rows[name] = {
@@ -338,7 +341,7 @@ def report(
             "cpu_minutes": minutes,
             "seeds": {str(seed): run["test"] for seed, run in trained[name].items()},
             "baselines": figures,
-            "goals": {str(goal): goal.met(own[name], {**own, **figures}) for goal in task.goals},
+            "goals": goals,
         }
     return rows
 

@@ -51,8 +51,7 @@ def models(
         print_json(settings)
     else:
         print_table(
-            f"{name}: --set {name}.SETTING=VALUE"
-            + (f", --preset {' or '.join(presets)}" if presets else ""),
+            f"{name}: --set {name}.SETTING=VALUE, --preset {' or '.join(presets)}",
             ("setting", "default", *presets, "unit", "meaning"),
             [tuple(s.values()) for s in settings],
         )

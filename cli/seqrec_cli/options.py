@@ -184,8 +184,10 @@ def make_plan(
             raise SeqrecError(f"--{next(iter(given))} is for --data synthetic, not for {source}")
         source += "," if ":" in source else ":"
         source += ",".join(f"{key}={value}" for key, value in given.items())
-    chosen = preset or file.get("preset")
-    merged: dict[str, dict[str, Any]] = {name: _preset(name, chosen) for name in names}
+    chosen = preset or file.get("preset", "")
+    merged: dict[str, dict[str, Any]] = {
+        name: dict(MODELS[name].presets.get(chosen, {})) for name in names
+    }
     if chosen and not any(chosen in MODELS[name].presets for name in names):
         known = sorted({text for name in names for text in MODELS[name].presets})
         raise SeqrecError(
@@ -212,12 +214,6 @@ def make_plan(
         ),
         settings=merged,
     )
-
-
-def _preset(model: str, name: str | None) -> dict[str, Any]:
-    from seqrec_export.models import MODELS
-
-    return dict(MODELS[model].presets.get(name, {})) if name else {}
 
 
 def _read_file(path: Path | None) -> dict[str, Any]:

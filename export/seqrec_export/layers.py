@@ -64,6 +64,23 @@ class GRU(nn.GRU):
         return states[:, 0].transpose(0, 1), last[0]
 
 
+def add_distances(module: nn.Module, learned: bool, *shape: int) -> None:
+    """Gives `module` its `by_distance`: (..., W) added to logits, the last of the step itself.
+
+    A parameter if it is learned, else zeros that are no part of the state.
+    """
+    by_distance = torch.zeros(shape)
+    if learned:
+        module.register_parameter("by_distance", nn.Parameter(by_distance))
+    else:
+        module.register_buffer("by_distance", by_distance, persistent=False)
+
+
+def distances(window: int, step: Tensor) -> Tensor:
+    """(L,) steps 0, 1, .. -> (L, L) which place of `by_distance` step i has for step j <= i."""
+    return (window - 1 - step[:, None] + step[None]).clamp(max=window - 1)
+
+
 class _Dropped(torch.autograd.Function):
     """Elements that are dropped, with the scale of the others; the mask is all that is kept."""
 

@@ -155,11 +155,11 @@ def _inputs(dataset: Dataset, config: CaserConfig, targets: Indices) -> Batch:
 
 
 def _batches(dataset: Dataset, config: CaserConfig, rng: np.random.Generator) -> Iterator[Batch]:
-    negatives = Negatives(dataset)
+    negatives = Negatives(dataset) if config.num_negatives else None
     for targets in shuffled(dataset.train, config.batch_size, rng):
         users, items = dataset.histories.users[targets], dataset.histories.items[targets]
         batch = _inputs(dataset, config, targets)
-        if config.num_negatives:
+        if negatives is not None:
             drawn = [negatives.draw(users, rng) for _ in range(config.num_negatives)]
             batch["candidates"] = torch.from_numpy(np.stack([items, *drawn], axis=1))
         else:

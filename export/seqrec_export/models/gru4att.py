@@ -29,7 +29,7 @@ from seqrec_export.batches import (
 )
 from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
 from seqrec_export.graph import Batch, Graph, Metrics, Model
-from seqrec_export.histories import Dataset, Part, SessionSet
+from seqrec_export.histories import Dataset, Histories, Part, SessionSet
 from seqrec_export.item_search import Catalogue
 from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
@@ -102,13 +102,8 @@ class GRU4Att(nn.Module):
         self.bias = nn.Parameter(torch.zeros(rows["items"]))
         self.gru = layers.GRU(config.dim, config.dim)
         self.attention = nn.Linear(config.dim, 1)
-        # Added to a step's logit; the last row is of the most recent step. No state says how far
-        # back it is, but for the gap of its event, which callers may not know.
-        by_distance = torch.zeros(config.max_length)
-        if config.relative_positions:
-            self.by_distance = nn.Parameter(by_distance)
-        else:
-            self.register_buffer("by_distance", by_distance, persistent=False)
+        # No state says how far back it is; its gap does, which callers may not know.
+        layers.add_distances(self, config.relative_positions, config.max_length)
         self.out = nn.Linear(config.dim, config.dim)
         self.dropout = layers.Dropout(config.dropout)
         self.cold = nn.Parameter(torch.zeros(config.dim))  # the state before any event
@@ -173,8 +168,7 @@ class GRU4Att(nn.Module):
         unknown = torch.full(items.shape, torch.nan, device=items.device)
         states, _ = self.states(items, types, unknown)
         step = torch.arange(items.shape[1], device=items.device)
-        newest = len(self.by_distance) - 1
-        row = (newest + step[None] - step[:, None]).clamp(max=newest)
+        row = layers.distances(len(self.by_distance), step)
         logits = self.attention(states).transpose(1, 2) + self.by_distance[row]
         weights = logits.masked_fill(step[:, None] < step[None], float("-inf")).softmax(dim=2)
         users: Tensor = self.out(self.dropout(weights @ states))
@@ -214,6 +208,15 @@ def graphs(config: GRU4AttConfig, top_k: int) -> dict[str, Graph]:
     return retrieval_graphs("gru4att", inputs, config.dim, top_k)
 
 
+def _gather_event_types(
+    histories: Histories, positions: Indices, real: NDArray[np.bool_]
+) -> Indices:
+    """(B, W) flat positions -> (B, W) event type indices, PAD where not real."""
+    if histories.event_types is None:
+        return np.where(real, UNKNOWN, PAD)
+    return np.where(real, histories.event_types[np.where(real, positions, 0)], PAD)
+
+
 def _inputs(
     dataset: Dataset,
     config: GRU4AttConfig,
@@ -223,12 +226,9 @@ def _inputs(
 ) -> Batch:
     histories = dataset.histories
     positions, real = windows(starts, ends, config.max_length)
-    types = np.where(real, UNKNOWN, PAD)
-    if histories.event_types is not None:
-        types = np.where(real, histories.event_types[np.where(real, positions, 0)], PAD)
     return {
         "history": torch.from_numpy(gather_items(histories, positions, real)),
-        "event_types": torch.from_numpy(types),
+        "event_types": torch.from_numpy(_gather_event_types(histories, positions, real)),
         "gap_days": torch.from_numpy(gather_gap_days(histories, positions, real, times)),
     }
 
@@ -244,14 +244,12 @@ def _every_event(dataset: Dataset, starts: Indices, ends: Indices) -> Batch:
     positions = starts[:, None] + np.arange(int((ends - starts).max()))
     real = positions < ends[:, None]
     items = torch.from_numpy(gather_items(histories, positions, real))
-    types = np.where(real, UNKNOWN, PAD)
-    if histories.event_types is not None:
-        types = np.where(real, histories.event_types[np.where(real, positions, 0)], PAD)
+    types = torch.from_numpy(_gather_event_types(histories, positions, real))
     # The step before the row's last target is its last input.
     history = torch.where(items[:, 1:] == PAD, PAD, items[:, :-1])
     return {
         "history": history,
-        "event_types": torch.from_numpy(types)[:, :-1].where(history != PAD, PAD),
+        "event_types": types[:, :-1].where(history != PAD, PAD),
         "targets": items[:, 1:],
     }
 

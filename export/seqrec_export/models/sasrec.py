@@ -85,7 +85,7 @@ class _Layer(nn.Module):
     SkipLayerNormalization, which takes four times as long as the two.
     """
 
-    by_distance: Tensor  # (H, W) added to the logits; the last column is of the step itself
+    by_distance: Tensor  # (H, W)
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
@@ -103,18 +103,13 @@ class _Layer(nn.Module):
         )
         self.feed_forward_norm = nn.LayerNorm(config.dim)
         self.dropout = layers.Dropout(config.dropout)
-        by_distance = torch.zeros(config.num_heads, config.max_length)
-        if config.relative_positions:
-            self.by_distance = nn.Parameter(by_distance)
-        else:
-            self.register_buffer("by_distance", by_distance, persistent=False)
+        layers.add_distances(self, config.relative_positions, config.num_heads, config.max_length)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B * L, D), (B, L, L) added to the logits -> (B * L, D)."""
         shape = (*mask.shape[:2], x.shape[1] // self.num_heads)
         step = torch.arange(mask.shape[1], device=x.device)
-        window = self.by_distance.shape[1]
-        column = (window - 1 - step[:, None] + step[None]).clamp(max=window - 1)
+        column = layers.distances(self.by_distance.shape[1], step)
         attended = []
         for head, by_distance in zip(self._heads(), self.by_distance, strict=True):
             query, key, value = (F.linear(x, *part).view(shape) for part in head)
