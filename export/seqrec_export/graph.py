@@ -154,7 +154,7 @@ class Model:
     headline: tuple[str, ...]  # the test figures that stand in tables
     baseline: str = "popularity"  # the one that stands beside them
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by name
-    cpu_bfloat16: bool = False  # whether a CPU that has bfloat16 trains faster with it
+    cpu_bfloat16: bool = False  # whether a CPU that has bfloat16 trains wide ones faster with it
 
 
 HISTORY = Spec(

@@ -302,8 +302,8 @@ MODEL = Model(
             "learning_rate": 1e-3,
             "lr_decay": 0.0,
             "warmup_steps": 500,
-            "epochs": 28,
-            "patience": 28,
+            "epochs": 24,
+            "patience": 24,
         },
         "source": {
             "tie_weights": False,
