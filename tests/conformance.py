@@ -113,10 +113,12 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def gone() -> str:
-    """Where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+@contextmanager
+def gone() -> Iterator[str]:
+    """Where nothing listens, nor can anybody begin to."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 @contextmanager
@@ -133,11 +135,12 @@ def all_served(repository: Path) -> Iterator[dict[str, str]]:
             start(repository, grpc_port=0, metrics_port=0) as server,
             launch(repository, ["sasrec"], closed) as with_tls,
             silent() as silence,
+            gone() as nowhere,
         ):
             yield {
                 "--url": server.grpc_url,
                 "--repository": str(repository),
-                "--gone": gone(),
+                "--gone": nowhere,
                 "--silent": silence,
                 "--tls-url": with_tls.grpc_url,
                 "--tls-ca": f"{pem}/ca.pem",
@@ -163,14 +166,16 @@ class Result:
         return "SKIPPED" if self.skipped else "FAILED" if self.failures else "ok"
 
 
-def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+def make(
+    *arguments: str, timeout_seconds: float = BUILD_SECONDS
+) -> subprocess.CompletedProcess[str]:
     """As from a shell: variables given to a make that started this are not meant for this one."""
     return subprocess.run(
         ["make", *arguments],
         env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
         capture_output=True,
         text=True,
-        timeout=BUILD_SECONDS,
+        timeout=timeout_seconds,
         check=False,
     )
 

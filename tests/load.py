@@ -15,6 +15,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 from wire import DEADLINE, Tensors, connect, read_answer, stub
 
 WORKER = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
+MOST_WAITING = 500  # requests, then the next one waits
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Load:
         return int(self._answered.value)
 
     def wait(self, more: int) -> None:
-        """Block until so many more are answered. Raises TimeoutError after a minute."""
-        goal, deadline = self.answered + more, time.monotonic() + 60
+        """Block until so many more are answered. Raises TimeoutError after five minutes."""
+        goal, deadline = self.answered + more, time.monotonic() + 300
         while self.answered < goal:
             if time.monotonic() > deadline or not self._process.is_alive():
                 raise TimeoutError(f"{self.answered} of {goal} requests were answered")
@@ -125,6 +126,9 @@ def _send(url: str, messages: list[bytes], per_second: float, pipe: Any, answere
         infer = stub(channel).ModelInfer
         started = due = time.monotonic()
         while not pipe.poll(max(0.0, due - time.monotonic())):
+            if tally.sent - answered.value >= MOST_WAITING:
+                time.sleep(0.001)
+                continue
             i = tally.sent % len(requests)
             call = infer.future(requests[i], timeout=DEADLINE)
             call.add_done_callback(partial(done, i, due))

@@ -34,7 +34,7 @@ def called(pid: int, name: str) -> list[int]:
     return found
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -44,11 +44,14 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory of a process and its descendants, what they share counted once (PSS)."""
+    """Bytes of memory of a process and its descendants, what they share counted once (PSS).
+
+    Not files: of a library that another server maps too, half is counted, until that server ends.
+    """
     total = 0
     for member in (pid, *descendants(pid)):
         with suppress(FileNotFoundError, ProcessLookupError):
             for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
                     total += int(line.split()[1]) * 1024
     return total

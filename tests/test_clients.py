@@ -48,7 +48,8 @@ def report(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "CLIENTS": folder / "clients",
         "CONFORMANCE": f"--report {file}",
     }
-    done = make("clients", "-C", str(ROOT), *(f"{name}={value}" for name, value in told.items()))
+    variables = [f"{name}={value}" for name, value in told.items()]
+    done = make("clients", "-C", str(ROOT), *variables, timeout_seconds=3600)
     assert file.exists(), done.stdout + done.stderr
     found: dict[str, Any] = read_json(file)
     assert bool(done.returncode) == any(result["failures"] for result in found.values())

@@ -10,6 +10,7 @@ import struct
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,10 @@ def test_the_owners_socket_is_open_to_nobody_else(repository: Path) -> None:
 
 def listening(pid: int) -> set[tuple[str, int]]:
     """The addresses of TCP over IPv4 and IPv6 at which a process listens."""
-    inodes = {str(f.readlink()) for f in descriptors(pid)}
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # connections come and go
+            inodes.add(str(descriptor.readlink()))
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
@@ -160,10 +164,6 @@ def listening(pid: int) -> set[tuple[str, int]]:
                 mapped = address.ipv4_mapped if address.version == 6 else None
                 found.add((str(mapped or address), int(port, 16)))
     return found
-
-
-def descriptors(pid: int) -> list[Path]:
-    return [f for f in Path(f"/proc/{pid}/fd").iterdir() if f.is_symlink()]
 
 
 def test_model_control_is_open_where_it_is_asked_for(repository: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import (
     BLOCKS,
@@ -313,6 +313,7 @@ def test_a_new_page_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path)
     assert [f.name for f in tmp_path.iterdir()] == ["report.html"]
 
 
+@settings(derandomize=True, deadline=None, database=None)
 @given(st.floats(1e-300, 1e300))
 def test_a_difference_is_told_to_two_digits(value: float) -> None:
     assert float(difference(value)) == pytest.approx(value, rel=0.051)

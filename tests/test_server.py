@@ -183,6 +183,11 @@ def echo_repository(tmp_path: Path) -> Path:
     return tmp_path / "repository"
 
 
+def shared_memory(work: Path) -> list[Path]:
+    """Of the server whose temporary files lie there; its name is that of the folder's start."""
+    return list(Path("/dev/shm").glob(f"{work.name.rpartition('-')[0]}-*"))
+
+
 def raw_call(server: Server, model: str, name: str, array: np.ndarray, datatype: str) -> object:
     with grpc.InferenceServerClient(server.grpc_url) as connection:
         tensor = grpc.InferInput(name, array.shape, datatype)
@@ -257,8 +262,9 @@ def test_concurrent_requests_each_get_their_own_answer(server: Server, client: C
     end = time.monotonic() + 10  # Triton counts a run after it has sent the answers
     while counts()[0] - requests < 120 and time.monotonic() < end:
         time.sleep(0.01)
-    assert counts()[0] - requests == 120
-    assert counts()[1] - runs < 120, "no two requests shared a run"
+    answered = counts()[0] - requests  # earlier tests' too, where they were not counted by then
+    assert answered >= 120
+    assert counts()[1] - runs < answered, "no two requests shared a run"
 
 
 # Refusals
@@ -377,9 +383,8 @@ def test_a_busy_port_is_named(echo_repository: Path) -> None:
 def test_two_servers_do_not_disturb_each_other_and_stop_leaves_nothing(
     server: Server, client: Client, echo_repository: Path
 ) -> None:
-    before = set(Path("/dev/shm").iterdir())
     with serve(echo_repository) as second:
-        regions = set(Path("/dev/shm").iterdir()) - before
+        regions = shared_memory(second.log.parent)
         processes = [second.pid, *descendants(second.pid)]
         work = second.log.parent
         assert regions
@@ -390,7 +395,7 @@ def test_two_servers_do_not_disturb_each_other_and_stop_leaves_nothing(
             with pytest.raises(SeqrecError, match="unknown model"):
                 other.call("shop", [{}])
     assert not any(map(alive, processes))
-    assert not regions & set(Path("/dev/shm").iterdir())
+    assert not shared_memory(work)
     assert not work.exists()
     assert not second.running()
     second.stop()
@@ -427,8 +432,7 @@ def test_a_killed_parent_leaves_no_server(echo_repository: Path) -> None:
     assert len(processes) >= 3  # the guard, Triton, the backend
     assert eventually(lambda: not any(map(alive, processes)))
     assert not Path(work).exists()
-    name = Path(work).name.rpartition("-")[0]
-    assert not list(Path("/dev/shm").glob(f"{name}-*"))
+    assert not shared_memory(Path(work))
 
 
 def test_a_killed_guard_takes_the_server_with_it(echo_repository: Path) -> None:

@@ -127,7 +127,8 @@ from served import small_config
 from test_training import LOG, generate, MODELS, train
 name, path = sys.argv[1], Path(sys.argv[2])
 epochs = int(sys.argv[4])
-train(MODELS[name], generate(**LOG), small_config(name, epochs=epochs), path, progress=False)
+config = small_config(name, epochs=epochs, patience=epochs)
+train(MODELS[name], generate(**LOG), config, path, progress=False)
 """
 
 
@@ -159,8 +160,8 @@ def kill_after_an_epoch(name: str, path: Path, epochs: int) -> None:
 def test_a_killed_training_resumes_and_ends_as_if_never_stopped(
     name: str, log: Interactions, tmp_path: Path
 ) -> None:
-    epochs = 60
-    config = small_config(name, epochs=epochs)
+    epochs = 30
+    config = small_config(name, epochs=epochs, patience=epochs)
     whole = train(MODELS[name], log, config, tmp_path / "whole", progress=False)
     path = tmp_path / "killed"
     kill_after_an_epoch(name, path, epochs)

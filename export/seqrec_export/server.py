@@ -73,12 +73,16 @@ class Server:
         """The backend's processes for one version of a model, one an instance."""
         found = set()
         for task in Path(f"/proc/{self.pid}/task").glob("*"):
+            children = []
             with suppress(FileNotFoundError, ProcessLookupError):  # threads come and go
-                for child in (task / "children").read_text().split():
-                    _, _, arguments = Path(f"/proc/{child}/cmdline").read_bytes().partition(b"\0")
-                    file = Path(os.fsdecode(arguments.partition(b"\0")[0]))
-                    if file.parts[-3:-1] == (model, str(version)):
-                        found.add(int(child))
+                children = (task / "children").read_text().split()
+            for child in children:
+                arguments = b""
+                with suppress(FileNotFoundError, ProcessLookupError):  # so do processes
+                    arguments = Path(f"/proc/{child}/cmdline").read_bytes().partition(b"\0")[2]
+                file = Path(os.fsdecode(arguments.partition(b"\0")[0]))
+                if file.parts[-3:-1] == (model, str(version)):
+                    found.add(int(child))
         return found
 
     def stop(self) -> None:

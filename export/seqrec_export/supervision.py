@@ -236,14 +236,16 @@ class Keeper:
         self._answers, self._answered = 0, None
 
     def _watch(self) -> None:
+        why = ""
         while not self.stopping.wait(self.look_seconds):
             try:
-                if self._seen != self._look():
+                if not why and self._seen != self._look():
                     self.settle()
                     if not versions(self.repository / self.model):
                         return
-                elif why := self.lost():
-                    self.reload(why)
+                elif why := why or self.lost():
+                    self.reload(why)  # again, should it fail half way
+                    why = ""
             except SeqrecError as error:
                 self._seen = None
                 self.stopping.wait(self._backoff.next())

@@ -116,7 +116,7 @@ std::vector<Case> cases(const Client& client, const std::vector<Served>& models,
   }
   if (!servers.gone.empty()) {
     made.push_back({"server gone", [&] {
-                      within(5s, [&] {
+                      within(9s, [&] {
                         fails_with(StatusCode::UNAVAILABLE, "", [&] {
                           Client(servers.gone).call(like("sasrec"), one_item);
                         });
@@ -125,7 +125,7 @@ std::vector<Case> cases(const Client& client, const std::vector<Served>& models,
   }
   if (!servers.silent.empty()) {
     made.push_back({"deadline", [&] {
-                      within(2s, [&] {
+                      within(9s, [&] {
                         fails_with(StatusCode::DEADLINE_EXCEEDED, "", [&] {
                           Client(servers.silent).call(like("sasrec"), one_item, 300ms);
                         });

@@ -62,7 +62,7 @@ func cases(client *seqrec.Client, models []served, given servers) []testCase {
 	}
 	if given.gone != "" {
 		made = append(made, testCase{"server gone", func() error {
-			return within(5*time.Second, func() error {
+			return within(9*time.Second, func() error {
 				_, err := call(given.gone, seqrec.Options{}, "sasrec", oneItem)
 				return failsWith(codes.Unavailable, "", err)
 			})
@@ -70,7 +70,7 @@ func cases(client *seqrec.Client, models []served, given servers) []testCase {
 	}
 	if given.silent != "" {
 		made = append(made, testCase{"deadline", func() error {
-			return within(2*time.Second, func() error {
+			return within(9*time.Second, func() error {
 				options := seqrec.Options{Timeout: 300 * time.Millisecond}
 				_, err := call(given.silent, options, "sasrec", oneItem)
 				return failsWith(codes.DeadlineExceeded, "", err)

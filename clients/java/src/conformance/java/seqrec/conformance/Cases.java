@@ -96,7 +96,7 @@ final class Cases {
     private List<String> gone() {
         try (Client gone = Client.builder(flags.get("gone")).build()) {
             Contract contract = sasrec.contract();
-            return fails(Code.UNAVAILABLE, gone, contract, ROW, "", Duration.ofSeconds(5));
+            return fails(Code.UNAVAILABLE, gone, contract, ROW, "", Duration.ofSeconds(9));
         }
     }
 
@@ -104,7 +104,7 @@ final class Cases {
         try (Client silent = Client.builder(flags.get("silent")).build()) {
             Client hasty = silent.withDeadline(Duration.ofMillis(300));
             Contract contract = sasrec.contract();
-            return fails(Code.DEADLINE_EXCEEDED, hasty, contract, ROW, "", Duration.ofSeconds(2));
+            return fails(Code.DEADLINE_EXCEEDED, hasty, contract, ROW, "", Duration.ofSeconds(9));
         }
     }
 
