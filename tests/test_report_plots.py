@@ -50,7 +50,6 @@ LOSSES = st.floats(-1e30, 1e30) | st.floats(0, 10) | st.sampled_from([None, math
 
 
 @few
-@settings(derandomize=True, deadline=None, database=None)
 @given(values=st.lists(LOSSES, max_size=30))
 @example(values=[0.0])
 @example(values=[0.5] * 300)
@@ -72,7 +71,6 @@ COUNTS = st.lists(st.integers(0, 10**9), min_size=24, max_size=24)
 
 
 @few
-@settings(derandomize=True, deadline=None, database=None)
 @given(
     bins=st.lists(COUNTS, min_size=1, max_size=5),
     zero=st.integers(0, 10**9),
@@ -166,7 +164,7 @@ def test_a_curve_is_broken_where_an_epoch_holds_no_number(folder: Path) -> None:
     assert within(root, "training").count("Epochs without a number: 2") == 2
 
 
-@settings(derandomize=True, deadline=None, database=None)
+@few
 @given(low=st.floats(-1e6, 1e6), span=st.floats(1e-3, 1e6))
 def test_ticks_enclose_the_range_and_are_few(low: float, span: float) -> None:
     found = ticks(low, low + span)
