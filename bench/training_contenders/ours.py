@@ -12,7 +12,7 @@ from turns import Task, Turns
 from seqrec_export.histories import prepare
 from seqrec_export.models.sasrec import MODEL, SASRecConfig
 from seqrec_export.readers import read
-from seqrec_export.training import _Fit, _quieten
+from seqrec_export.training import _begin, _Fit
 from seqrec_export.vocabulary import PAD
 
 
@@ -37,8 +37,7 @@ def main() -> None:
     task = Task.given()
     turns = Turns(task)
     torch.set_num_threads(1)
-    _quieten()
-    lightning.seed_everything(0, verbose=False)
+    _begin(seed=0)
     dataset = prepare(read(task.data), MODEL.split)
     config = SASRecConfig(
         dim=task.dim,
