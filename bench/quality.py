@@ -105,7 +105,7 @@ TASKS = {
         compare=baselines.next_item,
         notebook="HR@20 0.209, seen kept",
         goals=(Goal(metric="hr@10", bound=0.325), Goal(metric="ndcg@10", bound=0.188)),
-        cpu_minutes=35,
+        cpu_minutes=24,
     ),
     "gru4att, MovieLens-1M": Task(
         model="gru4att",

@@ -302,8 +302,9 @@ MODEL = Model(
             "learning_rate": 1e-3,
             "lr_decay": 0.0,
             "warmup_steps": 500,
-            "epochs": 24,
-            "patience": 24,
+            "batch_size": 8,
+            "epochs": 14,
+            "patience": 14,
         },
         "source": {
             "tie_weights": False,
