@@ -21,11 +21,12 @@ import math
 import os
 import statistics
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,18 @@ TASKS = {
 }
 
 
+def end_with_the_bench() -> None:
+    """In a worker: it would train to the end if the bench were killed."""
+    bench = parent_process()
+    assert bench
+
+    def wait() -> None:
+        bench.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def one_training(name: str, folder: str, seed: int, results: Path) -> dict[str, Any]:
     """Test metrics of one seed, and what its training took."""
     torch.set_num_threads(1)
@@ -272,7 +285,7 @@ def main() -> None:
     order = sorted(chosen, key=lambda name: -chosen[name].cpu_minutes)
     trained: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in chosen}
     compared: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in chosen}
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), end_with_the_bench) as pool:
         jobs = {}
         for name in order:
             for seed in seeds:
