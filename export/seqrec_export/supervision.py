@@ -195,6 +195,7 @@ class Keeper:
             if not undisturbed:  # somebody is publishing; what lies there is not all of it
                 return self.serving
             seen, found = self._look(), problems(self.repository, self.model)
+        self._seen = None  # until it is settled
         if found:
             self._choose(found)
         elif self.serving is not None:
@@ -236,18 +237,15 @@ class Keeper:
         self._answers, self._answered = 0, None
 
     def _watch(self) -> None:
-        why = ""
         while not self.stopping.wait(self.look_seconds):
             try:
-                if not why and self._seen != self._look():
+                if self._seen != self._look():
                     self.settle()
                     if not versions(self.repository / self.model):
                         return
-                elif why := why or self.lost():
-                    self.reload(why)  # again, should it fail half way
-                    why = ""
+                elif why := self.lost():
+                    self.reload(why)
             except SeqrecError as error:
-                self._seen = None
                 self.stopping.wait(self._backoff.next())
                 # Where Triton itself has ended, its supervisor says so.
                 if not self.stopping.is_set() and self.server.running():
@@ -289,9 +287,8 @@ class Keeper:
         self._say(f"{why}; loading it again")
         began = time.monotonic()
         self.stopping.wait(self._backoff.next())
-        self.serving = None
-        self.server.control.unload(self.model)
-        self._seen = None
+        self.server.control.unload(self.model)  # should it fail, the model stays lost
+        self.serving = self._seen = None
         if (version := self.settle()) is not None:
             self._say(f"version {version} is back after {time.monotonic() - began:.1f} s")
 
