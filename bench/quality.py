@@ -122,7 +122,7 @@ TASKS = {
         data=ONE_MILLION,
         preset="ml-1m",
         metrics=(*RANKED, "hr@50", "auc"),
-        cpu_minutes=12,
+        cpu_minutes=9,
     ),
     "caser, MovieLens-100K": Task(
         model="caser",

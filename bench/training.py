@@ -30,9 +30,11 @@ The other libraries want an environment of their own:
     others/bin/pip install torch==2.13.0 "numpy<2" colorlog==4.7.2 colorama==0.4.4 scikit-learn \\
         pyyaml tabulate texttable psutil tensorboard
 
-`--to-the-end 20` trains bf16, plain and rectools for 20 epochs one after another instead and ranks
-the test items: all items, without those that the user has seen. An epoch of `seqrec-export` is
-every event; the others take the last `window` targets of each user.
+`--to-the-end 5` trains bf16, plain and rectools for 5 epochs one after another instead and ranks
+all items but the seen ones for each test item, after every epoch (rectools: after the last). Time
+for the ranking is not counted. It ends with how much sooner bf16 was as good as each other was in
+the end. An epoch of `seqrec-export` is every event; the others take the last `window` targets of
+each user.
 """
 
 from __future__ import annotations
@@ -237,16 +239,13 @@ def verdict(ratio: float, goal: float) -> str:
     return "met" if ratio >= goal else "MISSED"
 
 
-def to_the_end(contender: Contender) -> dict[str, float]:
-    """CPU-minutes of training, and the metrics after it."""
-    trained = contender.answer()
-    metrics = contender.answer()
-    return {
-        "cpu_minutes": trained["cpu_seconds"] / 60,
-        "tokens": trained["tokens"],
-        "peak_mb": trained["peak_mb"],
-        **{name: metrics[name] for name in ("hr@10", "ndcg@10")},
-    }
+def to_the_end(contender: Contender, epochs: int) -> list[dict[str, float]]:
+    """What it said after its epochs, the last one at least: CPU-minutes so far, and metrics."""
+    curve: list[dict[str, float]] = []
+    while not curve or curve[-1]["epoch"] < epochs:
+        said = contender.answer()
+        curve.append(said | {"cpu_minutes": said["cpu_seconds"] / 60})
+    return curve
 
 
 def main() -> None:
@@ -316,27 +315,44 @@ def main() -> None:
 def train_to_the_end(
     names: list[str], others: str | None, task: Task, folder: Path
 ) -> dict[str, Any]:
-    rows: dict[str, dict[str, float]] = {}
+    curves: dict[str, list[dict[str, float]]] = {}
     absent: dict[str, str] = {}
-    print("            CPU-minutes  tokens/CPU-s   HR@10  NDCG@10")
+    print("            epoch  CPU-minutes  tokens/CPU-s   HR@10  NDCG@10")
     for name in names:
         contenders, missing = start([name], others, task, folder)
         absent |= missing
         for contender in contenders.values():
             try:
-                row = to_the_end(contender)
+                curves[name] = to_the_end(contender, task.epochs)
             except Absent as error:
                 absent[name] = str(error)
                 continue
-            rows[name] = row
-            rate = row["tokens"] / row["cpu_minutes"] / 60
-            print(
-                f"{name:10} {row['cpu_minutes']:12.2f} {rate:13,.0f}"
-                f"  {row['hr@10']:.4f}   {row['ndcg@10']:.4f}",
-                flush=True,
-            )
+            for row in curves[name]:
+                print(
+                    f"{name:10} {row['epoch']:6} {row['cpu_minutes']:12.2f}"
+                    f" {row['tokens'] / row['cpu_seconds']:13,.0f}"
+                    f"  {row['hr@10']:.4f}   {row['ndcg@10']:.4f}",
+                    flush=True,
+                )
             contender.end()
-    return {"rows": rows, "absent": absent}
+    sooner = how_much_sooner(curves)
+    for name, ratio in sooner.items():
+        if ratio is None:
+            print(f"bf16 never was as good as {name} in the end")
+        else:
+            print(f"bf16 was as good as {name} in the end {ratio:.1f} times sooner")
+    return {"curves": curves, "sooner": sooner, "absent": absent}
+
+
+def how_much_sooner(curves: dict[str, list[dict[str, float]]]) -> dict[str, float | None]:
+    """CPU time of the others over that in which bf16 had their last NDCG@10; None: never."""
+    ratios: dict[str, float | None] = {}
+    for name, curve in curves.items():
+        if name != "bf16" and "bf16" in curves:
+            end = curve[-1]
+            reached = [row for row in curves["bf16"] if row["ndcg@10"] >= end["ndcg@10"]]
+            ratios[name] = end["cpu_minutes"] / reached[0]["cpu_minutes"] if reached else None
+    return ratios
 
 
 def where(data: str) -> str:

@@ -192,8 +192,14 @@ def test_a_training_that_dies_after_its_last_epoch_resumes_with_the_same_end(
     path = tmp_path / "died"
     with pytest.raises(MemoryError):
         train(dying, log, config, path, progress=False)
+    last = tmp_path / ".died.training" / "checkpoints" / "last"
+    checkpoint = PlainCheckpoints().load_checkpoint(last)
+    checkpoint["spent"] = {"seconds": 9_000.0, "cpu_seconds": 8_000.0}
+    PlainCheckpoints().save_checkpoint(checkpoint, last)
     resumed = train(MODELS["sasrec"], log, config, path, resume=True, progress=False)
     assert_equal_runs(whole, resumed)
+    assert 9_000 < resumed.metrics["seconds"] < 9_000 + 600
+    assert 8_000 < resumed.metrics["cpu_seconds"] < 8_000 + 600
 
 
 @pytest.mark.parametrize("change", ["config", "seed", "data"])

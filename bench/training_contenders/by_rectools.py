@@ -30,9 +30,6 @@ class Count(lightning.Callback):
     ) -> None:
         turns.step(int((batch["y"] != 0).sum()), batch["y"].numel())
 
-    def on_train_end(self, *_: Any) -> None:
-        turns.answer({})
-
 
 def make_trainer() -> lightning.Trainer:
     return lightning.Trainer(
@@ -78,16 +75,18 @@ def main() -> None:
     )
     model.fit(as_dataset(events[events["part"] == 0]))
     tested = events[events["part"] == 2]
-    found = model.recommend(
-        users=tested[Columns.User].to_numpy(),
-        dataset=as_dataset(events[events["part"] < 2]),
-        k=TOP,
-        filter_viewed=True,
-        on_unsupported_targets="ignore",
-    )
+    with turns.uncounted():
+        found = model.recommend(
+            users=tested[Columns.User].to_numpy(),
+            dataset=as_dataset(events[events["part"] < 2]),
+            k=TOP,
+            filter_viewed=True,
+            on_unsupported_targets="ignore",
+        )
     hits = found.merge(tested[[Columns.User, Columns.Item]])[Columns.Rank].to_numpy()
     gain = (1 / np.log2(hits + 1)).sum()
-    turns.answer({"hr@10": len(hits) / len(tested), "ndcg@10": gain / len(tested)})
+    metrics = {"hr@10": len(hits) / len(tested), "ndcg@10": gain / len(tested)}
+    turns.epoch(task.epochs, metrics)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import lightning
 import torch
 from turns import Task, Turns
 
+from seqrec_export.graph import Metrics
 from seqrec_export.histories import prepare
 from seqrec_export.models.sasrec import MODEL, SASRecConfig
 from seqrec_export.readers import read
@@ -17,8 +19,8 @@ from seqrec_export.vocabulary import PAD
 
 
 class Count(lightning.Callback):
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
+    def __init__(self, turns: Turns, evaluate: Callable[[], Metrics]) -> None:
+        self.turns, self.evaluate = turns, evaluate
 
     def on_train_start(self, *_: Any) -> None:
         self.turns.start()
@@ -29,8 +31,12 @@ class Count(lightning.Callback):
         targets = batch["targets"]
         self.turns.step(int((targets != PAD).sum()), targets.numel())
 
-    def on_train_end(self, *_: Any) -> None:
-        self.turns.answer({})
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        with self.turns.uncounted():
+            module.net.eval()
+            metrics = self.evaluate()
+            module.net.train()
+        self.turns.epoch(trainer.current_epoch + 1, metrics)
 
 
 def main() -> None:
@@ -49,13 +55,17 @@ def main() -> None:
     )
     net = MODEL.net(config, dataset.num_rows)
     net.observe(dataset)
+
+    def evaluate() -> Metrics:
+        return MODEL.evaluate(net, dataset, config, "test")
+
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
             accelerator="cpu",
             precision=task.precision,
             max_epochs=task.epochs or -1,
             gradient_clip_val=config.gradient_clip or None,
-            callbacks=[Count(turns)],
+            callbacks=[Count(turns, evaluate)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -65,8 +75,6 @@ def main() -> None:
             default_root_dir=folder,
         )
         trainer.fit(_Fit(MODEL, net, dataset, config, seed=0))
-    metrics = MODEL.evaluate(net.eval(), dataset, config, "test")
-    turns.answer({name: metrics[name] for name in ("hr@10", "ndcg@10")})
 
 
 if __name__ == "__main__":

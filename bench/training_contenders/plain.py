@@ -64,6 +64,12 @@ def main() -> None:
     ends = starts + np.bincount(histories.users[dataset.trained], minlength=histories.num_users)
     sequences = padded(dataset, starts, ends, task.window + 1)
     sequences = sequences[(sequences != PAD).sum(1) > 1]
+
+    def score(targets: Indices) -> Tensor:
+        history = padded(dataset, histories.starts(targets), targets, task.window)
+        last = (history != PAD).sum(1) - 1
+        return net(history)[torch.arange(len(last)), last] @ net.items.weight.T
+
     epoch = 0
     turns.start()
     while not task.epochs or epoch < task.epochs:
@@ -77,16 +83,11 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             turns.step(int((targets != PAD).sum()), targets.numel())
-    turns.answer({})
-    net.eval()
-
-    def score(targets: Indices) -> Tensor:
-        history = padded(dataset, histories.starts(targets), targets, task.window)
-        last = (history != PAD).sum(1) - 1
-        return net(history)[torch.arange(len(last)), last] @ net.items.weight.T
-
-    metrics = retrieval_metrics(score, dataset, dataset.test)
-    turns.answer({name: metrics[name] for name in ("hr@10", "ndcg@10")})
+        with turns.uncounted():
+            net.eval()
+            metrics = retrieval_metrics(score, dataset, dataset.test)
+            net.train()
+        turns.epoch(epoch, metrics)
 
 
 if __name__ == "__main__":

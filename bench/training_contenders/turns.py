@@ -12,6 +12,8 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,17 @@ class Turns:
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
         print(json.dumps(counted | more), file=self._answers, flush=True)
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is done within is not training."""
+        began = time.process_time()
+        yield
+        self._began += time.process_time() - began
+
+    def epoch(self, number: int, metrics: Mapping[str, float]) -> None:
+        """After the `number`th one, counted from 1, of a training that ends."""
+        self.answer({"epoch": number, **{name: metrics[name] for name in ("hr@10", "ndcg@10")}})
 
     def start(self) -> None:
         """Count from here."""

@@ -47,6 +47,20 @@ class _Epoch(IterableDataset[Batch]):
         return self.length
 
 
+class _Clock:
+    """What a training has taken, with what it had taken when it was resumed."""
+
+    def __init__(self) -> None:
+        self.before = {"seconds": 0.0, "cpu_seconds": 0.0}
+        self._began, self._began_cpu = time.perf_counter(), time.process_time()
+
+    def spent(self) -> dict[str, float]:
+        return {
+            "seconds": self.before["seconds"] + time.perf_counter() - self._began,
+            "cpu_seconds": self.before["cpu_seconds"] + time.process_time() - self._began_cpu,
+        }
+
+
 class _Fit(lightning.LightningModule):
     def __init__(self, model: Model, net: Any, dataset: Dataset, config: Any, seed: int) -> None:
         super().__init__()
@@ -54,6 +68,7 @@ class _Fit(lightning.LightningModule):
         self.epoch_data = _Epoch(model, dataset, config, seed)
         self.seed = seed
         self.curve: list[Metrics] = []
+        self.clock = _Clock()
         self._rows: RowAdam | None = None
         # One tensor for all steps: small ones that stay between the large ones that come and go
         # would fragment the heap by gigabytes.
@@ -97,9 +112,11 @@ class _Fit(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["curve"] = self.curve
+        checkpoint["spent"] = self.clock.spent()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.curve = checkpoint["curve"]
+        self.clock.before = checkpoint["spent"]
 
     def on_validation_start(self) -> None:
         if self._rows is not None:
@@ -176,8 +193,9 @@ def fit(
 ) -> dict[str, Any]:
     """Train `net` in place; it ends with the weights of the best validation epoch.
 
-    Returns the curve (metrics per epoch) and why training ended. With `resume`, goes on from the
-    last finished epoch under `checkpoints` and ends as if it had never stopped.
+    Returns the curve (metrics per epoch), why training ended, and the wall and CPU seconds that it
+    took. With `resume`, goes on from the last finished epoch under `checkpoints` and ends as if it
+    had never stopped; what it had taken until that epoch counts as well.
     """
     _begin(seed)
     module = _Fit(model, net, dataset, config, seed)
@@ -214,7 +232,6 @@ def fit(
         deterministic="warn",
         default_root_dir=checkpoints,
     )
-    started, started_cpu = time.perf_counter(), time.process_time()
     path = checkpoints / LAST
     recover(path)
     try:
@@ -230,8 +247,7 @@ def fit(
         "ended": f"no gain in {model.monitor} for {config.patience} epochs"
         if stopped
         else f"all {config.epochs} epochs done",
-        "seconds": round(time.perf_counter() - started, 2),
-        "cpu_seconds": round(time.process_time() - started_cpu, 2),  # since it was last resumed
+        **{name: round(value, 2) for name, value in module.clock.spent().items()},
         "config": asdict(config),
     }
 

@@ -210,8 +210,8 @@ MODEL = Model(
             "dropout": 0.2,
             "learning_rate": 2e-3,
             "warmup_steps": 200,
-            "epochs": 10,
-            "patience": 10,
+            "epochs": 6,
+            "patience": 6,
         },
         "source": {
             "num_negatives": 1,
