@@ -47,6 +47,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -239,13 +240,13 @@ def verdict(ratio: float, goal: float) -> str:
     return "met" if ratio >= goal else "MISSED"
 
 
-def to_the_end(contender: Contender, epochs: int) -> list[dict[str, float]]:
-    """What it said after its epochs, the last one at least: CPU-minutes so far, and metrics."""
-    curve: list[dict[str, float]] = []
-    while not curve or curve[-1]["epoch"] < epochs:
+def to_the_end(contender: Contender, epochs: int) -> Iterator[dict[str, float]]:
+    """What it says after its epochs, the last one at least: CPU-minutes so far, and metrics."""
+    epoch = 0.0
+    while epoch < epochs:
         said = contender.answer()
-        curve.append(said | {"cpu_minutes": said["cpu_seconds"] / 60})
-    return curve
+        epoch = said["epoch"]
+        yield said | {"cpu_minutes": said["cpu_seconds"] / 60}
 
 
 def main() -> None:
@@ -322,18 +323,20 @@ def train_to_the_end(
         contenders, missing = start([name], others, task, folder)
         absent |= missing
         for contender in contenders.values():
+            curves[name] = []
             try:
-                curves[name] = to_the_end(contender, task.epochs)
+                for row in to_the_end(contender, task.epochs):
+                    curves[name].append(row)
+                    print(
+                        f"{name:10} {row['epoch']:6} {row['cpu_minutes']:12.2f}"
+                        f" {row['tokens'] / row['cpu_seconds']:13,.0f}"
+                        f"  {row['hr@10']:.4f}   {row['ndcg@10']:.4f}",
+                        flush=True,
+                    )
             except Absent as error:
+                del curves[name]
                 absent[name] = str(error)
                 continue
-            for row in curves[name]:
-                print(
-                    f"{name:10} {row['epoch']:6} {row['cpu_minutes']:12.2f}"
-                    f" {row['tokens'] / row['cpu_seconds']:13,.0f}"
-                    f"  {row['hr@10']:.4f}   {row['ndcg@10']:.4f}",
-                    flush=True,
-                )
             contender.end()
     sooner = how_much_sooner(curves)
     for name, ratio in sooner.items():
