@@ -17,6 +17,7 @@ from seqrec_export.vocabulary import NUM_RESERVED
 
 ScoreCatalogue = Callable[[Indices], Tensor]  # (B,) target positions -> (B, V) scores
 _SCORES_AT_ONCE = 16_000_000  # floats in memory at a time
+_USERS_AT_ONCE = 64
 
 
 def rank_targets(
@@ -29,27 +30,27 @@ def rank_targets(
     the user's earlier events are no competitors, and a target among them has the rank infinity.
     """
     histories = dataset.histories
-    batch_size = max(1, min(1024, _SCORES_AT_ONCE // dataset.items.num_rows))
+    batch_size = max(1, min(_USERS_AT_ONCE, _SCORES_AT_ONCE // dataset.items.num_rows))
     ranks = np.full(len(positions), np.inf)
     competitors = np.zeros(len(positions), np.int64)
-    done = 0
+    # Histories of like length together: a batch is as wide as its longest.
+    by_length = np.argsort(positions - histories.starts(positions), kind="stable")
     with torch.inference_mode():
-        for batch in in_order(positions, batch_size):
+        for rows in in_order(by_length, batch_size):
+            batch = positions[rows]
             scores = score(batch).float()
             target = torch.from_numpy(histories.items[batch])[:, None].to(scores.device)
             own = scores.gather(1, target)
             scores[:, :NUM_RESERVED] = -torch.inf
             if remove_seen:
-                rows, columns = _earlier_items(dataset, batch)
-                scores[rows, columns] = -torch.inf
+                scores[_earlier_items(dataset, batch)] = -torch.inf
             better = (scores > own).sum(1)
             tied = (scores == own).sum(1) - 1
             rank = (1 + better + tied / 2).double().cpu().numpy()
             # Removed as seen, or reserved: what is never recommended is never a hit.
             ranked = (scores.gather(1, target) > -torch.inf)[:, 0].cpu().numpy()
-            ranks[done : done + len(batch)] = np.where(ranked, rank, np.inf)
-            competitors[done : done + len(batch)] = (scores > -torch.inf).sum(1).cpu().numpy()
-            done += len(batch)
+            ranks[rows] = np.where(ranked, rank, np.inf)
+            competitors[rows] = (scores > -torch.inf).sum(1).cpu().numpy()
     return ranks, competitors
 
 
