@@ -1,7 +1,7 @@
 """What every reader promises of a sound file."""
 
 import gzip
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -315,12 +315,56 @@ def test_duplicates_and_single_events_are_kept_and_said(tmp_path):
     )
 
 
-def test_the_fingerprint_follows_the_content(tmp_path):
-    one = read(f"movielens:{write(tmp_path / 'a', MOVIELENS['u.data'])}")
-    same = read(f"movielens:{write(tmp_path / 'b', MOVIELENS['u.data'])}")
-    other = read(f"movielens:{write(tmp_path / 'c', MOVIELENS['ratings.dat'])}")
-    assert one.fingerprint == same.fingerprint != other.fingerprint
-    assert_same(replace(one, source=""), replace(same, source=""))
+def test_the_fingerprint_is_of_what_was_read_however_it_was_stored(tmp_path):
+    one, *others = (
+        read(f"movielens:{write(tmp_path / form, text, zipped)}")
+        for form, text in MOVIELENS.items()
+        for zipped in (False, True)
+    )
+    for other in others:
+        assert other.fingerprint == one.fingerprint
+        assert_same(one, other)
+    changed = write(tmp_path / "other", MOVIELENS["u.data"].replace("3.5", "3"))
+    assert read(f"movielens:{changed}").fingerprint != one.fingerprint
+
+
+LOG = "user,sku,category,time,rating,rating2\nu,1,a,1,5,4\nu,2,a,2,3,4\nv,1,b,3,4,4\n"
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"item": "category"},
+        {"item": "sku", "user": "category"},
+        {"item": "sku", "time": "rating"},
+        {"item": "sku", "rating": "rating2"},
+        {"item": "sku", "event_type": "category"},
+    ],
+)
+def test_other_columns_of_a_file_are_another_log(tmp_path, mapping):
+    path = write(tmp_path / "log.csv", LOG)
+    one = read(f"table:{path}", {"item": "sku"})
+    assert one.fingerprint == read(f"table:{path}", {"item": "sku"}).fingerprint
+    assert read(f"table:{path}", mapping).fingerprint != one.fingerprint
+
+
+def test_every_part_of_a_log_is_in_its_fingerprint():
+    log = read("synthetic:users=50,items=60,events=500,seed=1")
+    log = replace(log, nanoseconds=np.zeros(500, np.int32))
+    prints = {log.fingerprint}
+    for name in {field.name for field in fields(log)} - {"source", "notes", "unreadable"}:
+        if name == "event_type_ids":
+            changed = ("other", *log.event_type_ids[1:])
+        elif name == "sessions":
+            changed = replace(log.sessions, labels=log.sessions.labels + 1)
+        elif name.endswith("features"):
+            changed = getattr(log, name).iloc[::-1]
+        else:
+            changed = getattr(log, name).copy()
+            changed[0] = "other" if changed.dtype == object else changed[0] + 1
+        prints.add(replace(log, **{name: changed}).fingerprint)
+    assert len(prints) == len(fields(log)) - 3 + 1
+    assert replace(log, source="other", notes=("seen",)).fingerprint == log.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Tiny logs whose right answers are known."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -24,7 +23,6 @@ def toy(histories: Sequence[Sequence[str]], **columns: Any) -> Interactions:
         items=np.array([item_ids.index(i) for h in histories for i in h], np.int32),
         times=days.astype(np.int64) * DAY + 1_600_000_000,
         source="toy",
-        fingerprint=hashlib.sha256(repr(histories).encode()).hexdigest(),
         **columns,
     )
 
@@ -36,7 +34,7 @@ def cyclic(items: int = 60, users: int = 300, length: int = 12) -> Interactions:
 
 def with_events(interactions: Interactions, chosen: Any, **columns: Any) -> Interactions:
     """The same log with these events only (rows, a mask, or an order), and columns replaced."""
-    per_event = ("users", "items", "times", "ratings", "event_types")
+    per_event = ("users", "items", "times", "nanoseconds", "ratings", "event_types")
     present = {f.name: getattr(interactions, f.name) for f in fields(interactions)}
     cut = {n: present[n][chosen] for n in per_event if present[n] is not None}
     return replace(interactions, **(cut | columns))

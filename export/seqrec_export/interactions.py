@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 SECONDS_PER_DAY = 86_400
@@ -37,7 +42,8 @@ class Interactions:
     item_ids: NDArray[np.object_]  # (V,) distinct str, none of them empty
     users: NDArray[np.int32]  # (N,) rows of user_ids
     items: NDArray[np.int32]  # (N,) rows of item_ids
-    times: NDArray[np.int64]  # (N,) seconds since 1970-01-01 UTC
+    times: NDArray[np.int64]  # (N,) seconds since 1970-01-01 UTC, rounded down
+    nanoseconds: NDArray[np.int32] | None = None  # (N,) past the second; orders events within it
     ratings: NDArray[np.float32] | None = None  # (N,) stars
     event_types: NDArray[np.int32] | None = None  # (N,) rows of event_type_ids
     event_type_ids: tuple[str, ...] = ()
@@ -45,11 +51,43 @@ class Interactions:
     item_features: pd.DataFrame | None = None  # V rows, in the order of item_ids
     sessions: Sessions | None = None
     source: str  # what was read, for people
-    fingerprint: str  # sha256 of what was read
     notes: tuple[str, ...] = ()  # what the reader noticed, a sentence each
+    # Of a column that is there and cannot be read, why: {"ratings": "log.csv, line 3: ..."}.
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sha256 of what was read, not of the file: other columns or units are another log."""
+        digest = hashlib.sha256()
+        for name in sorted({f.name for f in fields(self)} - _NOT_DATA):
+            _digest(digest, name, getattr(self, name))
+        return digest.hexdigest()
+
+
+_NOT_DATA = frozenset({"source", "notes", "unreadable"})
+
+
+def _digest(digest: Any, name: str, value: Any) -> None:
+    """Adds a value, behind its name and how long it is: no two logs write the same bytes."""
+    if isinstance(value, pd.DataFrame):
+        for column in value.columns:
+            _digest(digest, f"{name}.{column}", value[column].to_numpy())
+    elif isinstance(value, Sessions):
+        for part in fields(value):
+            _digest(digest, f"{name}.{part.name}", getattr(value, part.name))
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        digest.update(f"{name} {value.dtype.str} {value.size}\n".encode())
+        digest.update(np.ascontiguousarray(value))
+    elif value is not None:
+        texts = pa.array(value, pa.large_string(), from_pandas=True)
+        digest.update(f"{name} text {len(texts)}\n".encode())
+        digest.update(np.asarray(texts.is_null()))
+        # Without a missing one the buffers hold the lengths and the bytes, and nothing else.
+        for buffer in texts.fill_null("").buffers()[1:]:
+            digest.update(memoryview(buffer) if buffer is not None else b"")
 
 
 def months(times: NDArray[np.int64]) -> NDArray[np.int32]:

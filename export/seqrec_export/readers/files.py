@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,17 +87,6 @@ def broken_gzip(path: Path, error: Exception) -> SeqrecError:
 def open_stream(path: Path) -> pa.NativeFile:
     """The decompressed bytes, for Arrow."""
     return pa.input_stream(str(path), compression="gzip" if is_gzip(path) else None)
-
-
-def fingerprint(*paths: Path) -> str:
-    """Sha256 of one file as it lies on disk, or of the digests of several, in order."""
-    digests = []
-    for path in paths:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256"))
-    if len(digests) == 1:
-        return digests[0].hexdigest()
-    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
 
 
 def _magic(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.interactions import SECONDS_PER_DAY, Interactions
 from seqrec_export.readers.columns import Columns, load
 from seqrec_export.readers.delimited import header_layout
-from seqrec_export.readers.files import fingerprint, is_parquet, listing, require_file
+from seqrec_export.readers.files import is_parquet, listing, require_file
 from seqrec_export.readers.indexing import as_ids, event_notes, factorise, merge
 from seqrec_export.readers.times import seconds
 
@@ -61,7 +61,6 @@ def read(path: Path) -> Interactions:
         user_features=user_features,
         item_features=item_features,
         source=f"hm:{path}",
-        fingerprint=fingerprint(*filter(None, (transactions, customers, articles))),
         notes=notes
         + customer_notes
         + article_notes

@@ -15,7 +15,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.interactions import Interactions, Sessions
 from seqrec_export.readers.columns import require_columns
 from seqrec_export.readers.delimited import TEXT, Layout, line_of_row, no_rows, read_batches
-from seqrec_export.readers.files import fingerprint, first_line, require_file
+from seqrec_export.readers.files import first_line, require_file
 from seqrec_export.readers.indexing import as_ids, encode, event_notes
 
 CANDIDATES, LABELS = "candidate_wid_list", "candidate_label_list"
@@ -69,7 +69,6 @@ def read(path: Path) -> Interactions:
             labels=labels,
         ),
         source=f"jdsearch:{path}",
-        fingerprint=fingerprint(path),
         notes=(
             "Requests are put at 2023-01-01 UTC: the log holds intervals and no dates.",
             *event_notes(users, rows[: len(users)], times),

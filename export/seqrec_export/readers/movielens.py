@@ -11,7 +11,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.interactions import Interactions
 from seqrec_export.readers.columns import load
 from seqrec_export.readers.delimited import Layout, header_layout
-from seqrec_export.readers.files import fingerprint, first_line, is_parquet, require_file
+from seqrec_export.readers.files import first_line, is_parquet, require_file
 from seqrec_export.readers.indexing import as_ids, event_notes, factorise
 from seqrec_export.readers.times import seconds
 
@@ -55,7 +55,6 @@ def read(path: Path) -> Interactions:
         event_types=None if types is None else types.astype(np.int32),
         event_type_ids=type_ids,
         source=f"movielens:{path}",
-        fingerprint=fingerprint(path),
         notes=notes + event_notes(user_rows, item_rows, times),
     )
 

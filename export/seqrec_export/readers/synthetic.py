@@ -47,9 +47,6 @@ and sessions have a stream each: more users leave the items as they are.
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -69,7 +66,6 @@ from seqrec_export.readers.synthetic_shop import (
     shuffled,
 )
 
-VERSION = "1"  # changes with whatever changes the data
 RATING_NOISE_FLOOR = 0.496  # stars; 0.520 from noise and rounding, less what clipping takes away
 
 _STATUSES = ("ACTIVE", "PRE-CREATE", "LEFT CLUB", None)
@@ -109,8 +105,6 @@ def generate(
     user_numbers = np.arange(users).astype(str)
     in_time = np.argsort(walk.times, kind="stable")
     ranks = np.arange(events) - np.repeat(walk.starts[:-1], np.diff(walk.starts))
-    options = {"users": users, "items": items, "events": events, "sessions": sessions, "seed": seed}
-    key = json.dumps(["synthetic", VERSION, options], sort_keys=True)
     return Interactions(
         user_ids=np.char.add("u", np.char.zfill(user_numbers, 7)).astype(object),
         item_ids=item_ids,
@@ -124,7 +118,6 @@ def generate(
         item_features=item_features,
         sessions=made,
         source=f"synthetic:users={users},items={items},events={events},seed={seed}",
-        fingerprint=hashlib.sha256(key.encode()).hexdigest(),
     )
 
 

@@ -11,7 +11,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.interactions import Interactions
 from seqrec_export.readers.columns import column_names, load, require_columns
 from seqrec_export.readers.delimited import header_layout
-from seqrec_export.readers.files import fingerprint, is_parquet, require_file
+from seqrec_export.readers.files import is_parquet, require_file
 from seqrec_export.readers.indexing import as_ids, event_notes, factorise
 from seqrec_export.readers.times import seconds
 
@@ -63,7 +63,6 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
         event_types=types,
         event_type_ids=type_ids,
         source=f"table:{path}",
-        fingerprint=fingerprint(path),
         notes=notes + event_notes(user_rows, item_rows, times),
     )
 
