@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -22,6 +21,7 @@ def models(
     """
     from seqrec_export.models import MODELS
     from seqrec_export.run import readers_for
+    from seqrec_export.settings import settings_of
 
     if name is None:
         rows = [
@@ -39,19 +39,20 @@ def models(
     presets = MODELS[name].presets
     settings = [
         {
-            "setting": f.name,
-            "default": f.default,
-            **{preset: values.get(f.name, "") for preset, values in presets.items()},
-            "unit": f.metadata.get("unit", ""),
-            "meaning": f.metadata["help"],
+            "setting": found.name,
+            "default": found.default,
+            **{preset: values.get(found.name, "") for preset, values in presets.items()},
+            "allowed": found.allowed,
+            "unit": found.unit,
+            "meaning": found.help,
         }
-        for f in fields(MODELS[name].config)
+        for found in settings_of(MODELS[name].config).values()
     ]
     if json:
         print_json(settings)
     else:
         print_table(
             f"{name}: --set {name}.SETTING=VALUE, --preset {' or '.join(presets)}",
-            ("setting", "default", *presets, "unit", "meaning"),
+            ("setting", "default", *presets, "allowed", "unit", "meaning"),
             [tuple(s.values()) for s in settings],
         )

@@ -1,16 +1,4 @@
-"""Options that several commands share, and the one TOML file that can hold them all.
-
-    data = "movielens:ml-1m/ratings.dat"
-    models = ["sasrec"]
-    preset = "ml-1m"
-    top_k = 100
-    item_precision = "int8"
-
-    [columns]
-    user = "uid"
-
-    [settings.sasrec]
-    dim = 64
+"""Options that several commands share, and what they and the TOML file say together.
 
 What stands on the command line wins over the file, the file over the preset, and that over the
 defaults. A model without the preset takes its defaults.
@@ -18,9 +6,8 @@ defaults. A model without the preset takes its defaults.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,19 +92,6 @@ Users = Annotated[int | None, typer.Option(help="Users of the synthetic shop.")]
 Items = Annotated[int | None, typer.Option(help="Items of the synthetic shop.")]
 Events = Annotated[int | None, typer.Option(help="Events of the synthetic shop.")]
 
-_FILE_KEYS = (
-    "data",
-    "models",
-    "preset",
-    "seed",
-    "runs",
-    "repository",
-    "top_k",
-    "item_precision",
-    "columns",
-    "settings",
-)
-
 
 def client_tls(ca: Path | None, cert: Path | None, key: Path | None) -> TLS | None:
     """What --tls-ca, --tls-cert and --tls-key say; None where none of them is given."""
@@ -169,11 +143,13 @@ def make_plan(
     synthetic: Mapping[str, int | None] | None = None,
 ) -> Plan:
     """Merge command line, file and defaults. Raises SeqrecError for what does not exist."""
+    from seqrec_cli.config_file import read_config
     from seqrec_export.exported import DEFAULT_ITEM_PRECISION, DEFAULT_TOP_K
     from seqrec_export.models import MODELS
+    from seqrec_export.settings import SEED, TOP_K
 
-    file = _read_file(config)
-    names = tuple(models or file.get("models") or MODELS)
+    file = read_config(config)
+    names = tuple(dict.fromkeys(models or file.get("models") or MODELS))
     for name in names:
         if name not in MODELS:
             raise SeqrecError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
@@ -184,51 +160,40 @@ def make_plan(
             raise SeqrecError(f"--{next(iter(given))} is for --data synthetic, not for {source}")
         source += "," if ":" in source else ":"
         source += ",".join(f"{key}={value}" for key, value in given.items())
-    chosen = preset or file.get("preset", "")
+    chosen = file.get("preset") if preset is None else preset
     merged: dict[str, dict[str, Any]] = {
-        name: dict(MODELS[name].presets.get(chosen, {})) for name in names
+        name: dict(MODELS[name].presets.get(chosen or "", {})) for name in names
     }
-    if chosen and not any(chosen in MODELS[name].presets for name in names):
+    if chosen is not None and not any(chosen in MODELS[name].presets for name in names):
         known = sorted({text for name in names for text in MODELS[name].presets})
         raise SeqrecError(
             f"{', '.join(names)} has no preset {chosen!r}; there are {', '.join(known)}"
         )
     for name, values in file.get("settings", {}).items():
         for key, value in values.items():
-            _assign(merged, f"{name}.{key}", value, models_of_file=True)
+            _assign(merged, f"{name}.{key}", value, file=config)
     for text in settings or []:
         key, separator, value = text.partition("=")
         if not separator:
             raise SeqrecError(f"--set {text}: write a setting and its value, as dim=64")
-        _assign(merged, key, value, models_of_file=False)
+        _assign(merged, key, value)
+    for name in names:
+        MODELS[name].config(**merged[name])  # settings that do not go together
     return Plan(
         data=source,
-        columns=_parse_columns(columns) if columns else file.get("columns", {}),
+        columns=_columns(columns or file.get("columns", {})),
         models=names,
-        seed=seed if seed is not None else file.get("seed", 0),
+        seed=file.get("seed", 0) if seed is None else SEED.checked(seed, "--seed"),
         runs=runs or Path(file.get("runs", DEFAULT_RUNS)),
         repository=repository or Path(file.get("repository", DEFAULT_REPOSITORY)),
-        top_k=top_k if top_k is not None else file.get("top_k", DEFAULT_TOP_K),
+        top_k=file.get("top_k", DEFAULT_TOP_K)
+        if top_k is None
+        else TOP_K.checked(top_k, "--top-k"),
         item_precision=_item_precision(
             item_precision or file.get("item_precision", DEFAULT_ITEM_PRECISION)
         ),
         settings=merged,
     )
-
-
-def _read_file(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SeqrecError(f"{path} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SeqrecError(f"{path} is no TOML file: {error}") from error
-    for key in content:
-        if key not in _FILE_KEYS:
-            raise SeqrecError(f"{path} sets {key!r}; it can set {', '.join(_FILE_KEYS)}")
-    return content
 
 
 def _item_precision(text: str) -> graph.ItemPrecision:
@@ -240,7 +205,9 @@ def _item_precision(text: str) -> graph.ItemPrecision:
     raise SeqrecError(f"--item-precision is {text!r}; give {' or '.join(ITEM_PRECISIONS)}")
 
 
-def _parse_columns(text: str) -> dict[str, str]:
+def _columns(text: str | Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(text, str):
+        return text
     columns = {}
     for part in text.split(","):
         name, separator, column = part.partition("=")
@@ -251,41 +218,33 @@ def _parse_columns(text: str) -> dict[str, str]:
 
 
 def _assign(
-    merged: dict[str, dict[str, Any]], key: str, value: Any, *, models_of_file: bool
+    merged: dict[str, dict[str, Any]], key: str, value: Any, *, file: Path | None = None
 ) -> None:
-    """Put `dim` or `sasrec.dim` where it belongs, as the type that the config declares."""
+    """Put `dim` or `sasrec.dim` where it belongs, as the type that the config declares.
+
+    A value of the command line is text. One of a file has a type, and may be of a model that this
+    command does not build.
+    """
     from seqrec_export.models import MODELS
+    from seqrec_export.settings import settings_of
 
     model, _, name = key.rpartition(".")
+    said_by = f"{file}: " if file else ""
     if model and model not in MODELS:
-        raise SeqrecError(f"{key}: no model is called {model!r}; there are {', '.join(MODELS)}")
-    if model and model not in merged:
-        if models_of_file:
-            return  # a file may hold settings of models that this command does not build
+        raise SeqrecError(
+            f"{said_by}{key}: no model is called {model!r}; there are {', '.join(MODELS)}"
+        )
+    if model and model not in merged and not file:
         raise SeqrecError(f"{key}: {model} is not among the models to build")
     takers = [model] if model else list(merged)
-    found = False
-    for taker in takers:
-        types = {f.name: str(f.type) for f in fields(MODELS[taker].config)}
-        if name in types:
-            merged[taker][name] = _convert(f"{taker}.{name}", value, types[name])
-            found = True
-    if not found:
-        known = sorted({f.name for taker in takers for f in fields(MODELS[taker].config)})
+    takers_of_it = [taker for taker in takers if name in settings_of(MODELS[taker].config)]
+    if not takers_of_it:
+        known = sorted({known for taker in takers for known in settings_of(MODELS[taker].config)})
         raise SeqrecError(
-            f"{', '.join(takers)} has no setting {name!r}; there are {', '.join(known)}"
+            f"{said_by}{', '.join(takers)} has no setting {name!r}; there are {', '.join(known)}"
         )
-
-
-def _convert(key: str, value: Any, kind: str) -> Any:
-    if kind == "bool":
-        words = {"true": True, "false": False}
-        if isinstance(value, bool) or str(value).lower() in words:
-            return value if isinstance(value, bool) else words[str(value).lower()]
-        raise SeqrecError(f"{key} is {value!r}; give true or false")
-    try:
-        if kind == "int" and float(value) != int(float(value)):
-            raise ValueError
-        return int(float(value)) if kind == "int" else float(value)
-    except (ValueError, OverflowError) as error:
-        raise SeqrecError(f"{key} is {value!r}; give a number ({kind})") from error
+    for taker in takers_of_it:
+        found = settings_of(MODELS[taker].config)[name]
+        right = (found.checked if file else found.parsed)(value, f"{said_by}{taker}.{name}")
+        if taker in merged:
+            merged[taker][name] = right

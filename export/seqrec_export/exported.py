@@ -28,6 +28,7 @@ from seqrec_export.folders import (
 from seqrec_export.graph import Graph, ItemPrecision
 from seqrec_export.onnx_export import DATA_FILE, MODEL_FILE, export_graph
 from seqrec_export.run import Run, library_versions
+from seqrec_export.settings import TOP_K
 from seqrec_export.triton_config import (
     CONFIG_FILE,
     CONTRACT_FILE,
@@ -90,8 +91,7 @@ def export_run(
     last = _last_export(folder)
     if top_k is None:
         top_k = int(last.get("asked_top_k", DEFAULT_TOP_K))
-    if top_k < 1:
-        raise SeqrecError(f"--top-k is {top_k}; give at least 1")
+    top_k = TOP_K.checked(top_k)
     asked, top_k = top_k, min(top_k, run.vocabularies["items"].num_rows)
     if item_precision is None:
         item_precision = last.get("item_precision", DEFAULT_ITEM_PRECISION)

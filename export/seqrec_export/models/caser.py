@@ -7,7 +7,7 @@ over the whole catalogue. A history shorter than L is padded in front; padding h
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,44 +29,33 @@ from seqrec_export.histories import Dataset, Part
 from seqrec_export.item_search import Catalogue
 from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
+from seqrec_export.settings import COUNT, SHARE, WIDTH, Range, Settings, setting
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 
 _KS = (10, 20, 50)
+_FILTERS = Range(low=1, high=4_096)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaserConfig:
+class CaserConfig(Settings):
     """Settings of `caser`."""
 
-    dim: int = field(default=10, metadata={"help": "size k of the item and user embeddings"})
-    max_length: int = field(default=5, metadata={"help": "window L", "unit": "events"})
-    num_vertical: int = field(default=4, metadata={"help": "vertical filters d', L x 1 each"})
-    num_horizontal: int = field(default=16, metadata={"help": "filters d of each height 1..L"})
-    dropout: float = field(default=0.05, metadata={"help": "dropout probability"})
-    unknown_rate: float = field(
-        default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
+    dim: int = setting(10, "size k of the item and user embeddings", WIDTH)
+    # There is a filter of each height up to it, so their weights grow with its square.
+    max_length: int = setting(5, "window L", Range(low=1, high=500), unit="events")
+    num_vertical: int = setting(4, "vertical filters d', L x 1 each", _FILTERS)
+    num_horizontal: int = setting(16, "filters d of each height 1..L", _FILTERS)
+    dropout: float = setting(0.05, "dropout probability", SHARE)
+    unknown_rate: float = setting(
+        0.01, "share of training inputs replaced by the unknown item", SHARE
     )
-    num_negatives: int = field(
-        default=0, metadata={"help": "sampled items a target; 0: the whole catalogue"}
+    num_negatives: int = setting(
+        0, "sampled items a target; 0: the whole catalogue", Range(low=0, high=10_000)
     )
-    learning_rate: float = field(default=5e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(
-        default=0.0,
-        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
-    )
-    warmup_steps: int = field(
-        default=100, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
-    )
-    adam_beta2: float = field(
-        default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
-    )
-    weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
-    gradient_clip: float = field(default=0.0, metadata={"help": "largest gradient norm; 0: off"})
-    batch_size: int = field(default=512, metadata={"help": "targets a step"})
-    epochs: int = field(default=15, metadata={"help": "most passes over the data"})
-    patience: int = field(
-        default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}
-    )
+    learning_rate: float = 5e-3
+    warmup_steps: int = 100
+    batch_size: int = setting(512, "targets a step", COUNT)
+    epochs: int = 15
 
 
 class Caser(nn.Module):

@@ -8,7 +8,7 @@ shown, and to predict the next event; its source never trained it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,6 +33,16 @@ from seqrec_export.histories import Dataset, Histories, Part, SessionSet
 from seqrec_export.item_search import Catalogue
 from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
+from seqrec_export.settings import (
+    COUNT,
+    COUNT_OR_NONE,
+    SHARE,
+    WIDTH,
+    WINDOW,
+    Range,
+    Settings,
+    setting,
+)
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 
 _Rank = Callable[[Indices], NDArray[np.float32]]
@@ -41,47 +51,31 @@ _GAP_ROWS = NUM_RESERVED + len(GAP_EDGES) + 1  # padding, unknown, below 1 day, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRU4AttConfig:
+class GRU4AttConfig(Settings):
     """Settings of `gru4att`."""
 
-    dim: int = field(default=64, metadata={"help": "size of embeddings and of the GRU"})
-    max_length: int = field(default=100, metadata={"help": "window", "unit": "events"})
-    dropout: float = field(default=0.1, metadata={"help": "dropout probability"})
-    unknown_rate: float = field(
-        default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
+    dim: int = setting(64, "size of embeddings and of the GRU", WIDTH)
+    max_length: int = setting(100, "window", WINDOW, unit="events")
+    dropout: float = setting(0.1, "dropout probability", SHARE)
+    unknown_rate: float = setting(
+        0.01, "share of training inputs replaced by the unknown item", SHARE
     )
-    relative_positions: bool = field(
-        default=True, metadata={"help": "attention learns how much a step counts by its distance"}
+    relative_positions: bool = setting(
+        True, "attention learns how much a step counts by its distance"
     )
-    num_negatives: int = field(
-        default=0, metadata={"help": "sampled items a step for the next event; 0: whole catalogue"}
+    num_negatives: int = setting(
+        0, "sampled items a step for the next event; 0: whole catalogue", COUNT_OR_NONE
     )
-    targets_per_epoch: int = field(
-        default=5_000, metadata={"help": "next events drawn an epoch", "unit": "events"}
+    targets_per_epoch: int = setting(
+        5_000, "next events drawn an epoch", Range(low=0, high=1_000_000_000), unit="events"
     )
-    every_event: bool = field(
-        default=True,
-        metadata={"help": "also train on every event of whole windows, gaps unknown"},
-    )
-    chunks_per_step: int = field(default=32, metadata={"help": "windows a step of every_event"})
-    learning_rate: float = field(default=4e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(
-        default=0.0,
-        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
-    )
-    warmup_steps: int = field(
-        default=100, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
-    )
-    adam_beta2: float = field(
-        default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
-    )
-    weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
-    gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
-    batch_size: int = field(default=256, metadata={"help": "targets or sessions a step"})
-    epochs: int = field(default=14, metadata={"help": "most passes over the data"})
-    patience: int = field(
-        default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}
-    )
+    every_event: bool = setting(True, "also train on every event of whole windows, gaps unknown")
+    chunks_per_step: int = setting(32, "windows a step of every_event", COUNT)
+    learning_rate: float = 4e-3
+    warmup_steps: int = 100
+    gradient_clip: float = 1.0
+    batch_size: int = setting(256, "targets or sessions a step", COUNT)
+    epochs: int = 14
 
 
 class GRU4Att(nn.Module):

@@ -7,7 +7,7 @@ come after their history; the sequence is read on its time axis (the source read
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,40 +33,30 @@ from seqrec_export.graph import (
 from seqrec_export.histories import Dataset, Part
 from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import candidate_scorer
+from seqrec_export.settings import SHARE, TWO_OR_MORE, WIDTH, WINDOW, Settings, setting
 from seqrec_export.vocabulary import PAD, UNKNOWN
 
 _STAR_TOLERANCE = Tolerance(1e-5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlinkConfig:
+class MlinkConfig(Settings):
     """Settings of `mlink`."""
 
-    dim: int = field(default=100, metadata={"help": "item embedding; the state has one more"})
-    hidden: int = field(default=256, metadata={"help": "width of the rating head"})
-    max_length: int = field(default=19, metadata={"help": "window", "unit": "events"})
-    dropout: float = field(default=0.3, metadata={"help": "dropout probability"})
-    unknown_rate: float = field(
-        default=0.02, metadata={"help": "share of training items replaced by the unknown item"}
+    dim: int = setting(100, "item embedding; the state has one more", WIDTH)
+    hidden: int = setting(256, "width of the rating head", WIDTH)
+    max_length: int = setting(19, "window", WINDOW, unit="events")
+    dropout: float = setting(0.3, "dropout probability", SHARE)
+    unknown_rate: float = setting(
+        0.02, "share of training items replaced by the unknown item", SHARE
     )
-    learning_rate: float = field(default=2e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(
-        default=0.6,
-        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
-    )
-    warmup_steps: int = field(
-        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
-    )
-    adam_beta2: float = field(
-        default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
-    )
-    weight_decay: float = field(default=1e-5, metadata={"help": "Adam's weight decay"})
-    gradient_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0: off"})
-    batch_size: int = field(default=256, metadata={"help": "ratings a step"})
-    epochs: int = field(default=4, metadata={"help": "most passes over the data"})
-    patience: int = field(
-        default=2, metadata={"help": "stop after so many without gain", "unit": "epochs"}
-    )
+    learning_rate: float = 2e-3
+    lr_decay: float = 0.6
+    weight_decay: float = 1e-5
+    gradient_clip: float = 1.0
+    batch_size: int = setting(256, "ratings a step; a batch norm takes two", TWO_OR_MORE)
+    epochs: int = 4
+    patience: int = 2
 
 
 class Mlink(nn.Module):

@@ -10,7 +10,7 @@ scalar relative positions of T5 (Raffel et al. 2020, arXiv 1910.10683, section 2
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from seqrec_export.histories import Dataset, Part
 from seqrec_export.item_search import Catalogue
 from seqrec_export.ragged import Ragged, compact
 from seqrec_export.retrieval import retrieval_graphs
+from seqrec_export.settings import COUNT, SHARE, WIDTH, WINDOW, Range, Settings, setting
 from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 
 # Added to a logit that must not count. Its exponential is 0 in any precision, and being finite (in
@@ -41,39 +42,35 @@ _HIDDEN = -1e4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SASRecConfig:
+class SASRecConfig(Settings):
     """Settings of `sasrec`."""
 
-    dim: int = field(default=50, metadata={"help": "size of embeddings and hidden states"})
-    num_layers: int = field(default=2, metadata={"help": "transformer layers"})
-    num_heads: int = field(default=2, metadata={"help": "attention heads; divides dim"})
-    max_length: int = field(default=50, metadata={"help": "window", "unit": "events"})
-    dropout: float = field(default=0.2, metadata={"help": "dropout probability"})
-    tie_weights: bool = field(default=True, metadata={"help": "decode with the item embedding"})
-    relative_positions: bool = field(
-        default=True, metadata={"help": "each head learns how much a step counts by its distance"}
+    dim: int = setting(50, "size of embeddings and hidden states", WIDTH)
+    num_layers: int = setting(2, "transformer layers", Range(low=1, high=256))
+    num_heads: int = setting(2, "attention heads; divides dim", Range(low=1, high=1_024))
+    max_length: int = setting(50, "window", WINDOW, unit="events")
+    dropout: float = setting(0.2, "dropout probability", SHARE)
+    tie_weights: bool = setting(True, "decode with the item embedding")
+    relative_positions: bool = setting(
+        True, "each head learns how much a step counts by its distance"
     )
-    unknown_rate: float = field(
-        default=0.01, metadata={"help": "share of training inputs replaced by the unknown item"}
+    unknown_rate: float = setting(
+        0.01, "share of training inputs replaced by the unknown item", SHARE
     )
-    learning_rate: float = field(default=2e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(
-        default=0.98,
-        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
-    )
-    warmup_steps: int = field(
-        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
-    )
-    adam_beta2: float = field(
-        default=0.98, metadata={"help": "Adam's decay of the squared gradient's mean"}
-    )
-    weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
-    gradient_clip: float = field(default=0.5, metadata={"help": "largest gradient norm; 0: off"})
-    batch_size: int = field(default=32, metadata={"help": "windows a step"})
-    epochs: int = field(default=20, metadata={"help": "most passes over the data"})
-    patience: int = field(
-        default=5, metadata={"help": "stop after so many without gain", "unit": "epochs"}
-    )
+    learning_rate: float = 2e-3
+    lr_decay: float = 0.98
+    adam_beta2: float = 0.98
+    gradient_clip: float = 0.5
+    batch_size: int = setting(32, "windows a step", COUNT)
+    epochs: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dim % self.num_heads:
+            raise SeqrecError(
+                f"sasrec: dim {self.dim} is not a multiple of num_heads {self.num_heads}; "
+                "change one of them"
+            )
 
 
 class _Layer(nn.Module):
@@ -157,11 +154,6 @@ class SASRec(nn.Module):
 
     def __init__(self, config: SASRecConfig, rows: Mapping[str, int]) -> None:
         super().__init__()
-        if config.dim % config.num_heads:
-            raise SeqrecError(
-                f"sasrec: dim {config.dim} is not a multiple of num_heads {config.num_heads}; "
-                "change one of them"
-            )
         self.config = config
         self.items = nn.Embedding(rows["items"], config.dim, padding_idx=PAD)
         nn.init.normal_(self.items.weight[NUM_RESERVED:], std=config.dim**-0.5)

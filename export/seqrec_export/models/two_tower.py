@@ -8,7 +8,7 @@ random in training, so that a new customer and a new article have a vector from 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from seqrec_export.interactions import SECONDS_PER_DAY, months
 from seqrec_export.item_search import Catalogue, Search, best_items, exact, int8_search
 from seqrec_export.ragged import Ragged
 from seqrec_export.retrieval import candidate_scorer
+from seqrec_export.settings import SHARE, TWO_OR_MORE, WIDTH, Range, Settings, setting
 from seqrec_export.vocabulary import NUM_RESERVED, UNKNOWN
 
 ITEM_FEATURES = ("garment_group_name", "index_group_name")
@@ -42,34 +43,18 @@ _UNIT_TOLERANCE = Tolerance(2e-6)  # vectors of unit length, and their cosines
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoTowerConfig:
+class TwoTowerConfig(Settings):
     """Settings of `two_tower`."""
 
-    dim: int = field(default=32, metadata={"help": "size of the shared space"})
-    id_dim: int = field(default=32, metadata={"help": "size of the two id embeddings"})
-    hidden: int = field(default=64, metadata={"help": "width of each tower's hidden layer"})
-    temperature: float = field(default=0.1, metadata={"help": "cosines are divided by it"})
-    id_dropout: float = field(
-        default=0.1, metadata={"help": "share of training ids replaced by the unknown id"}
-    )
-    learning_rate: float = field(default=3e-3, metadata={"help": "Adam's step size"})
-    lr_decay: float = field(
-        default=0.9,
-        metadata={"help": "learning rate factor an epoch; 0: half a cosine over all epochs"},
-    )
-    warmup_steps: int = field(
-        default=0, metadata={"help": "steps in which the learning rate rises", "unit": "steps"}
-    )
-    adam_beta2: float = field(
-        default=0.999, metadata={"help": "Adam's decay of the squared gradient's mean"}
-    )
-    weight_decay: float = field(default=0.0, metadata={"help": "Adam's weight decay"})
-    gradient_clip: float = field(default=0.0, metadata={"help": "largest gradient norm; 0: off"})
-    batch_size: int = field(default=1024, metadata={"help": "purchases a step"})
-    epochs: int = field(default=10, metadata={"help": "most passes over the data"})
-    patience: int = field(
-        default=3, metadata={"help": "stop after so many without gain", "unit": "epochs"}
-    )
+    dim: int = setting(32, "size of the shared space", WIDTH)
+    id_dim: int = setting(32, "size of the two id embeddings", WIDTH)
+    hidden: int = setting(64, "width of each tower's hidden layer", WIDTH)
+    temperature: float = setting(0.1, "cosines are divided by it", Range(low=0.001, high=1_000))
+    id_dropout: float = setting(0.1, "share of training ids replaced by the unknown id", SHARE)
+    learning_rate: float = 3e-3
+    lr_decay: float = 0.9
+    batch_size: int = setting(1024, "purchases a step; a batch norm takes two", TWO_OR_MORE)
+    patience: int = 3
 
 
 class TwoTower(nn.Module):
