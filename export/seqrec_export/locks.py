@@ -25,6 +25,10 @@ _MAY_NOT_WRITE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ED
 _held = threading.local()
 
 
+class HeldError(SeqrecError):
+    """Another process holds the lock."""
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -36,7 +40,7 @@ def exclusive(
     """Hold `file` alone; a thread that holds it already goes on.
 
     `what` is what the lock guards, for people, as in "runs/sasrec is being trained". If another
-    process has it: waits, and says so after a second, or with `wait=False` raises SeqrecError,
+    process has it: waits, and says so after a second, or with `wait=False` raises HeldError,
     which names the process.
     """
     file = _absolute(file)
@@ -81,6 +85,28 @@ def reading(file: Path, what: str, *, report: Callable[[str], None] = _say) -> I
         yield may_write
 
 
+@contextmanager
+def shared(
+    file: Path, what: str, *, wait: bool = True, report: Callable[[str], None] = _say
+) -> Iterator[bool]:
+    """Hold `file` together with other readers; without `wait`, whether nobody holds it alone.
+
+    Writes nothing, so it works in a folder that is read-only.
+    """
+    if holds(file):
+        yield True
+        return
+    with ExitStack() as held:
+        free = True
+        with suppress(FileNotFoundError):  # nobody has ever locked there
+            try:
+                descriptor = _acquire(file, what, report=report, wait=wait, shared=True)
+                held.callback(os.close, descriptor)
+            except HeldError:
+                free = False
+        yield free
+
+
 def holds(file: Path) -> bool:
     """Whether this thread holds `file`."""
     return _absolute(file) in _held.__dict__.get("files", ())
@@ -109,7 +135,7 @@ def _acquire(
             holder = _holder(descriptor)
             os.close(descriptor)
             if not wait:
-                raise SeqrecError(f"{what} by {holder}; wait until it ends, or stop it") from None
+                raise HeldError(f"{what} by {holder}; wait until it ends, or stop it") from None
             if not said and time.monotonic() - began > _SILENT_SECONDS:
                 report(f"{what} by {holder}; waiting until it ends")
                 said = True
