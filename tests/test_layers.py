@@ -112,8 +112,8 @@ def test_gru4att_trains_every_event_on_what_it_serves_without_gaps(length: int, 
     with torch.no_grad():
         users = gru4att._every_user(history, types)
         for end in range(1, length + 1):
-            lists = (Ragged.of(part[:, :end]) for part in (history, types, gaps))
-            torch.testing.assert_close(gru4att.encode(*lists), users[:, end - 1])
+            lists = (Ragged.of(part[:, :end]) for part in (history, types))
+            torch.testing.assert_close(gru4att.encode(*lists, gaps[:, :end]), users[:, end - 1])
 
 
 @pytest.mark.parametrize("name", ["sasrec", "gru4att"])
@@ -237,7 +237,7 @@ def test_the_attention_of_gru4att_is_a_softmax_over_the_real_steps(length: int, 
     gaps = torch.from_numpy(rng.uniform(-5, 2000, (1, length)).astype(np.float32))
     edges = [0, 1, 3, 7, 14, 30, 60, 90, 180, 365, 1000]  # days
     with torch.no_grad():
-        vector = model.encode(*map(Ragged.of, (history, types, gaps)))[0]
+        vector = model.encode(Ragged.of(history), Ragged.of(types), gaps)[0]
         x = model.items(history) + model.event_types(types)
         # The rows of the gap embedding: padding, unknown, then one for every edge.
         bucket = [2 + max([i for i, edge in enumerate(edges) if g >= edge] or [0]) for g in gaps[0]]

@@ -279,6 +279,32 @@ def row_shapes_of_another_list(path: Path) -> None:
     )
 
 
+def numbers_ragged(path: Path) -> None:
+    edit_config(path, lambda config: setattr(config.input[2], "allow_ragged_batch", True))
+
+
+def numbers_one_event_late(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda net, history, ratings: function(net, history, ratings.roll(1, 1))
+
+
+def numbers_newest_first(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda net, history, ratings: function(net, history, ratings.flip(1))
+
+
+def numbers_aligned_with_another_list(path: Path) -> None:
+    def aligned(config: Any) -> None:
+        parameter = config.parameters["aligned_with.history_gap_days"]
+        parameter.string_value = "history_event_types"
+
+    edit_config(path, aligned)
+
+
+def numbers_of_another_list_in_the_contract(path: Path) -> None:
+    contract = read_json(path / "contract.json")
+    contract["inputs"][1]["aligned_with"] = "candidate_ids"
+    write_json(path / "contract.json", contract)
+
+
 def scores_not_scattered(path: Path) -> None:
     edit_config(path, lambda config: config.ClearField("batch_output"))
 
@@ -296,9 +322,7 @@ def looks_at_its_neighbours(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def missing_gap_is_zero(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda net, items, types, gaps: function(
-        net, items, types, Ragged(torch.nan_to_num(gaps.values), gaps.lengths, gaps.steps)
-    )
+    return lambda net, items, types, gaps: function(net, items, types, torch.nan_to_num(gaps))
 
 
 def gap_edge_on_the_other_side(net: Net) -> None:
@@ -333,6 +357,19 @@ MUTATIONS = {
     "row shapes of another list in config.pbtxt": Mutation(
         "gru4att_encoder", {"config"}, file=row_shapes_of_another_list
     ),
+    "ragged list of numbers in config.pbtxt": Mutation(
+        "gru4att_encoder", {"lists", "config"}, file=numbers_ragged
+    ),
+    "numbers of another list in config.pbtxt": Mutation(
+        "gru4att_encoder", {"config"}, file=numbers_aligned_with_another_list
+    ),
+    "numbers of another list in contract.json": Mutation(
+        "mlink_encoder", {"contract"}, file=numbers_of_another_list_in_the_contract
+    ),
+    "numbers one event late": Mutation(
+        "mlink_encoder", {"values"}, function=numbers_one_event_late
+    ),
+    "numbers newest first": Mutation("mlink_encoder", {"values"}, function=numbers_newest_first),
     "scores not scattered in config.pbtxt": Mutation(
         "caser_scorer", {"config"}, file=scores_not_scattered
     ),

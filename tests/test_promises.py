@@ -64,6 +64,29 @@ def test_padding_anywhere_in_the_history_changes_nothing(
     assert_same(served.onnx(padded), served.onnx(request))
 
 
+@over(takes="history_item_ids")
+@few
+@given(batch=BATCHES, length=st.integers(0, WINDOW), seed=SEEDS)
+def test_numbers_without_an_event_change_nothing_and_those_with_one_do(
+    served: Served, batch: int, length: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    request = served.request(rng, batch=batch, length=length, known=1, padding=0)
+    for name, spec in served.inputs.items():
+        if not spec.aligned_with:
+            continue
+        width = request[name].shape[1]
+        request[name] = rng.uniform(1, 4, (batch, width)).astype(np.float32)
+        without, with_one = request[name].copy(), request[name].copy()
+        without[:, : width - length] = rng.choice(ODD_NUMBERS, (batch, width - length))
+        with_one[:, -1:] += 40
+        before = served.onnx(request)
+        assert_same(served.onnx(request | {name: without}), before)
+        if length:
+            changed = served.onnx(request | {name: with_one})
+            assert any((changed[output] != before[output]).any() for output in before)
+
+
 @few
 @given(batch=BATCHES, length=LENGTHS, seed=SEEDS)
 def test_a_row_does_not_depend_on_its_batch(

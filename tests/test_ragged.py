@@ -56,6 +56,27 @@ def test_parallel_lists_follow_by_place_and_no_row_reads_its_neighbour(
 
 
 @few
+@given(rows=ROWS, width=st.integers(1, 8), window=st.integers(1, 6), first=st.booleans())
+@example(rows=[[], [0, 0], [0, 3, 0, 4, 0]], width=3, window=3, first=True)
+@example(rows=[[5, 6, 7, 8]], width=2, window=4, first=False)
+def test_aligned_numbers_belong_to_the_last_events_and_padding_is_not_counted(
+    rows: list[list[int]], width: int, window: int, first: bool
+) -> None:
+    numbers = torch.arange(len(rows) * width, dtype=torch.float32).view(len(rows), width)
+    items, got = compact(
+        ragged(rows), (numbers, -1), window=window, oldest_first_column=first, fixed_width=True
+    )
+    for i, row in enumerate(rows):
+        events = last_real(row, window)
+        # The value at place width - j is that of the j-th last event.
+        kept = [
+            float(numbers[i, width - j]) if j <= width else -1.0 for j in range(len(events), 0, -1)
+        ]
+        empty = [-1.0] * (items.shape[1] - len(kept))
+        assert got[i].tolist() == (kept + empty if first else empty + kept)
+
+
+@few
 @given(rows=ROWS)
 @example(rows=[[], [], [5], []])
 def test_rows_and_counts(rows: list[list[int]]) -> None:

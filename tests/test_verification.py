@@ -286,7 +286,7 @@ def test_a_request_that_ends_the_process_stays_in_repro(
     """ONNX Runtime has no exception for a GRU over no steps without lengths: it aborts."""
     exported = copied(exports("mlink"), tmp_path / "runs" / "mlink")
 
-    def without_a_step(net: Any, history: Ragged, ratings: Ragged) -> tuple[Tensor, ...]:
+    def without_a_step(net: Any, history: Ragged, ratings: Tensor) -> tuple[Tensor, ...]:
         items, stars = compact(history, (ratings, 0.0), window=9)
         items = items[:, 1:]  # no step where the longest history has one
         x = torch.cat([net.items(items), torch.nan_to_num(stars[:, 1:])[..., None]], dim=2)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqrec_export.graph import Graph, Spec
-from seqrec_export.raw_requests import Request
+from seqrec_export.raw_requests import Request, last_columns
 from seqrec_export.vocabulary import Vocabulary
 
 BATCHES = (1, 2, 7, 64)
@@ -269,10 +269,18 @@ def every_id(
 
 
 def stack(graph: Graph, rows: list[dict[str, Any]]) -> Request:
-    """Rows of raw values by input (None: unknown) -> one request, shorter lists padded behind."""
+    """Rows of raw values by input (None: unknown) -> one request, shorter lists padded behind.
+
+    Numbers that are aligned with a list stand in a row with the last event's last.
+    """
     request: Request = {}
     for spec in graph.inputs:
         lists = [row[spec.name] for row in rows]
+        if spec.aligned_with:
+            numbers = [[np.nan if item is None else item for item in items] for items in lists]
+            columns = [last_columns(np.array([row], np.float32), spec) for row in numbers]
+            request[spec.name] = np.concatenate(columns)
+            continue
         width = max(map(len, lists))
         dtype = object if spec.dtype == "string" else spec.dtype
         values = np.full((len(rows), width), _MISSING[spec.dtype], dtype)

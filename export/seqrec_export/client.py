@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -28,11 +29,15 @@ KINDS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output: `dims` is the shape of one row, -1 where any length goes."""
+    """An input or output: `dims` is the shape of one row, -1 where any length goes.
+
+    `aligned_with` names the list with whose last values these go, the last one at the right edge.
+    """
 
     name: str
     datatype: str
     dims: tuple[int, ...]
+    aligned_with: str | None = None
 
     @property
     def unknown(self) -> object:
@@ -220,7 +225,7 @@ class Client:
                     model, version, client_timeout=self.timeout_seconds
                 ).config
             self._signatures[key] = Signature(
-                inputs={entry.name: tensor(entry) for entry in config.input},
+                inputs={entry.name: tensor(entry, config.parameters) for entry in config.input},
                 outputs={entry.name: tensor(entry) for entry in config.output},
                 max_batch_size=config.max_batch_size,
                 instances=sum(g.count * max(1, len(g.gpus)) for g in config.instance_group) or 1,
@@ -283,10 +288,16 @@ def _decoded(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(texts, dtype=object).reshape(array.shape)
 
 
-def tensor(entry: Any) -> Tensor:
-    """A model configuration's input or output."""
+def tensor(entry: Any, parameters: Mapping[str, Any] = MappingProxyType({})) -> Tensor:
+    """A model configuration's input or output, with the configuration's parameters."""
     datatype = model_config_pb2.DataType.Name(entry.data_type).removeprefix("TYPE_")
-    return Tensor(entry.name, datatype.replace("STRING", "BYTES"), tuple(entry.dims))
+    aligned = parameters.get(f"aligned_with.{entry.name}")
+    return Tensor(
+        entry.name,
+        datatype.replace("STRING", "BYTES"),
+        tuple(entry.dims),
+        aligned.string_value if aligned else None,
+    )
 
 
 def values(value: object) -> list[Any]:
@@ -308,6 +319,9 @@ def pack(model: str, tensor: Tensor, rows: Sequence[Row]) -> NDArray[Any]:
     kind = KINDS.get(tensor.datatype, numbers.Integral)
     for i, items in enumerate(lists):
         where = f"{model}, row {i}, {tensor.name!r}"
+        if tensor.aligned_with:
+            history = values(rows[i].get(tensor.aligned_with))
+            items = _aligned(items, history, width, tensor.unknown)
         if len(items) not in (0, width) and tensor.dims[0] >= 0:
             raise SeqrecError(f"{where}: takes {width} values, found {len(items)}")
         for item in items:
@@ -323,3 +337,10 @@ def pack(model: str, tensor: Tensor, rows: Sequence[Row]) -> NDArray[Any]:
         except UnicodeEncodeError as error:
             raise SeqrecError(f"{where}: {error}") from error
     return array
+
+
+def _aligned(items: list[Any], history: list[Any], width: int, unknown: object) -> list[Any]:
+    """What stands at the places of the last `width` events of a history, the last one's last."""
+    padded = items + [unknown] * (len(history) - len(items))
+    events = [item for item, event in zip(padded, history, strict=False) if event != ""]
+    return [unknown] * (width - len(events)) + events[-width:]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
+from seqrec_export.errors import SeqrecError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -28,7 +30,12 @@ class Spec:
     """One tensor on the wire. The first axis is always the batch.
 
     A `ragged` one is a list: requests of other lengths share a batch with it. In the ONNX file and
-    for a graph's function it lies flat, row after row.
+    for a graph's function it lies flat, row after row. A list that callers send holds strings:
+    Triton's native backend stops collecting a batch at a request whose list of numbers is empty,
+    and computes those behind it on memory that nobody has set.
+
+    Numbers that go with a history are `aligned_with` it instead: of fixed width W, the value at
+    place W - j belongs to the history's j-th last event, and is NaN if there is none.
     """
 
     name: str
@@ -37,6 +44,7 @@ class Spec:
     meaning: str
     ragged: bool = False
     vocabulary: str | None = None  # strings only: whose ids these are
+    aligned_with: str | None = None  # float32 only: the list with whose last events these go
     usual: tuple[float, float] = (-3.0, 3.0)  # numbers only: what a caller would plausibly send
 
 
@@ -72,6 +80,15 @@ class Graph:
     catalogue: Callable[..., Tensor] | None = None  # a graph that ranks: (B, V) before its top-k
     int8_search: Callable[[Any], Any] | None = None  # of a network: `function` takes it as `search`
     item_precision: ItemPrecision = "float32"
+
+    def __post_init__(self) -> None:
+        for spec in self.inputs:
+            if spec.ragged and spec.dtype != "string":
+                raise SeqrecError(
+                    f"{self.name} takes {spec.name}, a list of numbers of any length; Triton's "
+                    "native backend mixes up the requests of a batch that has one: give it a fixed "
+                    "width, aligned_with the list that it goes with"
+                )
 
     def with_precision(self, precision: ItemPrecision) -> Graph:
         """The same graph from item vectors of another precision, if it searches any."""
@@ -173,22 +190,6 @@ EVENT_TYPES = Spec(
     vocabulary="event_types",
     meaning="what was done with each item of the history, parallel to history_item_ids",
 )
-GAP_DAYS = Spec(
-    name="history_gap_days",
-    dtype="float32",
-    shape=("batch", "gap_days_length"),
-    ragged=True,
-    meaning="days between each event of the history and this request; NaN is unknown",
-    usual=(0.0, 1200.0),
-)
-RATINGS = Spec(
-    name="history_ratings",
-    dtype="float32",
-    shape=("batch", "ratings_length"),
-    ragged=True,
-    meaning="stars given to each item of the history; NaN is unknown",
-    usual=(0.5, 5.0),
-)
 USER_ID = Spec(
     name="user_id",
     dtype="string",
@@ -231,6 +232,30 @@ SCORES = Spec(
     ragged=True,
     meaning="one score a candidate, higher is better; an unknown candidate has the lowest float32",
 )
+
+
+def gap_days(window: int) -> Spec:
+    """How long ago the last `window` events of the history were."""
+    return _of_last_events(
+        "history_gap_days", window, "days between an event and this request", (0.0, 1200.0)
+    )
+
+
+def ratings(window: int) -> Spec:
+    """What the last `window` items of the history were given."""
+    return _of_last_events("history_ratings", window, "stars given to an item", (0.5, 5.0))
+
+
+def _of_last_events(name: str, window: int, meaning: str, usual: tuple[float, float]) -> Spec:
+    return Spec(
+        name=name,
+        dtype="float32",
+        shape=("batch", window),
+        aligned_with=HISTORY.name,
+        meaning=f"{meaning}, of the last {window} events that are no padding: the newest one's "
+        "stands last; NaN where there is no event or it is unknown",
+        usual=usual,
+    )
 
 
 USER_EMBEDDING = "user_embedding"

@@ -117,12 +117,20 @@ def export_graph(
         if spec.ragged:
             _make_steps(model.graph, spec)
     add_lookups(model, graph, vocabularies)
+    _remove_unused(model.graph)
     _declare_axes(model.graph, graph)
     model.producer_name = "seqrec-export"
     model.graph.name = graph.name
     model.doc_string = graph.meaning
     model.metadata_props.update(metadata or {})
     return save(model, folder)
+
+
+def _remove_unused(onnx_graph: ir.Graph) -> None:
+    """Drop the tables that no node reads; ONNX Runtime warns of each at every load."""
+    for name, value in list(onnx_graph.initializers.items()):
+        if not value.uses():
+            del onnx_graph.initializers[name]
 
 
 def save(model: ir.Model, folder: Path) -> Path:

@@ -86,7 +86,7 @@ def _running(numbers: Tensor) -> Tensor:
 
 def compact(
     history: Ragged,
-    *parallel: tuple[Ragged, float],
+    *parallel: tuple[Ragged | Tensor, float],
     window: int,
     oldest_first_column: bool = False,
     fixed_width: bool = False,
@@ -95,9 +95,10 @@ def compact(
 
     W is that of the longest row, at most `window`, at least 1; or `window` if `fixed_width`. The
     events stand at the right edge, padding before them; with `oldest_first_column` at the left
-    edge, padding after them. `parallel` lists follow as (B, W) each: what belongs to the same
-    place of the history, and the number beside the list where it is shorter, and at padding. This
-    is the one place where raw histories are padded.
+    edge, padding after them. What is `parallel` follows as (B, W) each, with the number next to it
+    at padding and where it has no value. A list gives what stands at the same place of the history;
+    (B, A) values are those of the last A events, the newest one's last. This is the one place
+    where raw histories are padded.
     """
     width = window if fixed_width else torch.sym_min(history.steps.shape[0], window)  # type: ignore[no-untyped-call]
     real, before = history.values != PAD, history.before[0]
@@ -116,10 +117,15 @@ def compact(
         return torch.zeros_like(before).scatter(0, slots, values)[chosen]
 
     outputs = [take(history.values)]
-    if parallel:
+    if any(isinstance(other, Ragged) for other, _ in parallel):
         place = torch.where(real, torch.arange(real.shape[0], device=real.device) + 1, 0)
         offset = take(place) - history.starts[:, None]  # from 1
     for other, missing in parallel:
+        if isinstance(other, Tensor):
+            at = column - count + other.shape[1]  # -1 for the last event is the last place
+            values = other.gather(1, at.clamp(min=0, max=other.shape[1] - 1))
+            outputs.append(torch.where(inside & (at >= 0), values, missing))
+            continue
         there = inside & (offset <= other.lengths[:, None])
         at = torch.where(there, other.starts[:, None] + offset, 0)
         outputs.append(torch.cat([other.values.new_full((1,), missing), other.values])[at])

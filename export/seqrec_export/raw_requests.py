@@ -66,15 +66,17 @@ class RawLog:
     ) -> Request:
         """(B,) users, where their histories end, seconds since 1970 -> one request of B rows.
 
-        A row holds the last `window` events before its end, padded in front.
+        A row holds the last `window` events before its end, padded in front; of what is aligned
+        with them, as many as its width has.
         """
         positions, real = windows(self.offsets[users], ends, window)
         at = np.where(real, positions, 0)
-        return {spec.name: self._input(spec.name, users, at, real, now) for spec in inputs}
+        return {spec.name: self._input(spec, users, at, real, now) for spec in inputs}
 
     def _input(
-        self, name: str, users: Indices, at: Indices, real: NDArray[np.bool_], now: Indices
+        self, spec: Spec, users: Indices, at: Indices, real: NDArray[np.bool_], now: Indices
     ) -> NDArray[Any]:
+        name = spec.name
         if name == "user_id":
             return self.user_ids[users][:, None]
         if name == "age":
@@ -84,12 +86,22 @@ class RawLog:
             return months(now)[:, None]
         if name == "history_gap_days":
             days = np.maximum(now[:, None] - self.times[at], 0) / SECONDS_PER_DAY
-            return np.where(real, days, np.nan).astype(np.float32)
+            return last_columns(np.where(real, days, np.nan), spec)
         if name == "history_ratings":
             assert self._ratings is not None
-            return np.where(real, self._ratings[at], np.nan).astype(np.float32)
+            return last_columns(np.where(real, self._ratings[at], np.nan), spec)
         if name == "history_event_types":
             empty = np.full(real.shape, "", dtype=object)
             return empty if self._types is None else np.where(real, self._types[at], "")
         assert name == "history_item_ids", name
         return np.where(real, self.items[at], "")
+
+
+def last_columns(values: NDArray[Any], spec: Spec) -> NDArray[np.float32]:
+    """(B, L) numbers, the newest event's last -> (B, W), the width of `spec`, NaN in front."""
+    width = spec.shape[1]
+    assert isinstance(width, int)
+    columns = np.full((len(values), width), np.nan, np.float32)
+    kept = min(width, values.shape[1])
+    columns[:, width - kept :] = values[:, values.shape[1] - kept :]
+    return columns

@@ -20,6 +20,7 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
+from tritonclient.grpc import model_config_pb2
 
 from seqrec_export.graph import Axis, Graph, Spec
 from seqrec_export.layers import LOWEST
@@ -43,6 +44,7 @@ _ELEMENT_TYPES = {
 }
 _CUDA_KERNELS = Path(__file__).with_name("cuda_kernels.json")
 _WEIGHTS = (TensorProto.FLOAT, TensorProto.INT8)
+_UNREADABLE = (OSError, UnicodeDecodeError, text_format.ParseError)
 _MOSTLY = 0.5  # a table with so many rows of a parameter is that parameter, with wrong rows
 
 
@@ -140,11 +142,30 @@ def _axes(files: _Files) -> Iterator[str]:
                 yield f"{spec.name} is {found_type} instead of {spec.dtype}"
 
 
+def _read_config(files: _Files) -> Any:
+    return parse_config((files.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+
+
+def _lists(files: _Files) -> Iterator[str]:
+    """No list of numbers is ragged: nothing that a caller sends reaches a neighbour's answer."""
+    try:
+        found = _read_config(files)
+    except _UNREADABLE:
+        return  # which the next check says
+    for entry in found.input:
+        if entry.allow_ragged_batch and entry.data_type != model_config_pb2.TYPE_STRING:
+            kind = model_config_pb2.DataType.Name(entry.data_type)
+            yield (
+                f"{entry.name} is a ragged list of {kind}: when one request of a batch sends none, "
+                "Triton's native backend computes the others on memory that nobody has set"
+            )
+
+
 def _config(files: _Files) -> Iterator[str]:
     """config.pbtxt says what the graph is."""
     try:
-        found = parse_config((files.folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, text_format.ParseError) as error:
+        found = _read_config(files)
+    except _UNREADABLE as error:
         yield f"{CONFIG_FILE} cannot be read: {error}"
         return
     wanted = expected_config(files.graph)
@@ -328,6 +349,7 @@ def _cuda_kernels() -> dict[str, Any]:
 CHECKS: Mapping[str, Callable[[_Files], Iterator[str]]] = {
     "format": _format,
     "axes": _axes,
+    "lists": _lists,
     "config": _config,
     "contract": _contract,
     "vocabulary": _vocabulary,

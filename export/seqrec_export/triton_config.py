@@ -15,6 +15,7 @@ from seqrec_export.graph import Axis, Graph, Spec, row_shape
 CONFIG_FILE = "config.pbtxt"
 CONTRACT_FILE = "contract.json"
 MAX_BATCH_SIZE = 64
+ALIGNED_WITH = "aligned_with."  # and an input's name: the parameter that names its list
 _WARMUP_LENGTH = 50
 TRITON_DTYPES = {"string": "BYTES", "float32": "FP32", "int32": "INT32"}
 _CONFIG_DTYPES = {
@@ -46,6 +47,10 @@ def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
                 data_type=_CONFIG_DTYPES[shape.dtype],
                 source_input=[spec.name],
             )
+        if spec.aligned_with:
+            # Clients take lists of any length and lay them out by this.
+            parameter = config.parameters[ALIGNED_WITH + spec.name]
+            parameter.string_value = spec.aligned_with
     for spec in graph.outputs:
         config.output.add(
             name=spec.name, data_type=_CONFIG_DTYPES[spec.dtype], dims=_dims(spec.shape)
@@ -112,7 +117,7 @@ def contract(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> dict[str, An
         "model": graph.name,
         "meaning": graph.meaning,
         "max_batch_size": max_batch_size,
-        "inputs": [_tensor(spec) | _unknown(spec) for spec in graph.inputs],
+        "inputs": [_tensor(spec) | _of_input(spec) for spec in graph.inputs],
         "outputs": [_tensor(spec) for spec in graph.outputs],
     }
 
@@ -130,5 +135,6 @@ def _tensor(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _unknown(spec: Spec) -> dict[str, Any]:
-    return {"unknown": _UNKNOWN_VALUES[spec.dtype]}
+def _of_input(spec: Spec) -> dict[str, Any]:
+    aligned = {"aligned_with": spec.aligned_with} if spec.aligned_with else {}
+    return {"unknown": _UNKNOWN_VALUES[spec.dtype], **aligned}

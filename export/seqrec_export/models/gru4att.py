@@ -133,8 +133,8 @@ class GRU4Att(nn.Module):
         states, _ = self.gru(self.dropout(x), real.sum(dim=1).clamp(min=1))
         return states, real
 
-    def encode(self, history: Ragged, event_types: Ragged, gap_days: Ragged) -> Tensor:
-        """Item indices, event types, days -> (B, D) user embedding."""
+    def encode(self, history: Ragged, event_types: Ragged, gap_days: Tensor) -> Tensor:
+        """Item indices, event types, (B, W) days of the last events -> (B, D) user embedding."""
         items, types, gaps = compact(
             history,
             (event_types, UNKNOWN),
@@ -183,8 +183,8 @@ class GRU4Att(nn.Module):
             users, targets = self._every_user(history, batch["event_types"]), batch["targets"]
             real = targets != PAD
             return losses.full_softmax(users[real], self.items.weight, self.bias, targets[real])
-        lists = (history, batch["event_types"], batch["gap_days"])
-        user = self.encode(*map(Ragged.of, lists))
+        event_types = Ragged.of(batch["event_types"])
+        user = self.encode(Ragged.of(history), event_types, batch["gap_days"])
         if "candidates" in batch:
             candidates = batch["candidates"]
             scores = self.score(user, Ragged.of(candidates)).view_as(candidates)
@@ -198,7 +198,7 @@ class GRU4Att(nn.Module):
 
 def graphs(config: GRU4AttConfig, top_k: int) -> dict[str, Graph]:
     """What Triton serves."""
-    inputs = (graph.HISTORY, graph.EVENT_TYPES, graph.GAP_DAYS)
+    inputs = (graph.HISTORY, graph.EVENT_TYPES, graph.gap_days(config.max_length))
     return retrieval_graphs("gru4att", inputs, config.dim, top_k)
 
 
@@ -343,8 +343,8 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
     device = net.bias.device
 
     def encode(inputs: Batch) -> Tensor:
-        names = ("history", "event_types", "gap_days")
-        return net.encode(*(Ragged.of(inputs[name].to(device)) for name in names))
+        history, event_types = (Ragged.of(inputs[n].to(device)) for n in ("history", "event_types"))
+        return net.encode(history, event_types, inputs["gap_days"].to(device))
 
     def score(targets: Indices) -> Tensor:
         return net.catalogue.scores(encode(_event_inputs(dataset, config, targets))).cpu()

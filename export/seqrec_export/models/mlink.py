@@ -95,8 +95,8 @@ class Mlink(nn.Module):
     def finish(self) -> None:
         """Nothing to derive."""
 
-    def encode(self, history: Ragged, ratings: Ragged) -> Tensor:
-        """Item indices, stars -> (B, D + 1) last hidden state."""
+    def encode(self, history: Ragged, ratings: Tensor) -> Tensor:
+        """Item indices, (B, W) stars of the last items -> (B, D + 1) last hidden state."""
         items, stars = compact(
             history,
             (ratings, float("nan")),
@@ -139,7 +139,7 @@ class Mlink(nn.Module):
         )
         hidden_target = torch.rand(target.shape, device=target.device) < rate
         target = torch.where(hidden_target, UNKNOWN, target)
-        state = self.encode(Ragged.of(history), Ragged.of(batch["ratings"]))
+        state = self.encode(Ragged.of(history), batch["ratings"])
         stars = self.score(state, Ragged.of(target)).view_as(target)
         return (((stars - batch["rating"]) / self.stars) ** 2).mean()
 
@@ -147,12 +147,13 @@ class Mlink(nn.Module):
 def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
     """What Triton serves. `mlink` rates the candidates it is given: no sweep of the catalogue."""
     user = graph.user_embedding(config.dim + 1)
+    inputs = (graph.HISTORY, graph.ratings(config.max_length))
 
-    def rate(net: Mlink, history: Ragged, ratings: Ragged, items: Ragged) -> tuple[Tensor, ...]:
+    def rate(net: Mlink, history: Ragged, ratings: Tensor, items: Ragged) -> tuple[Tensor, ...]:
         stars = net.score(net.encode(history, ratings), items)
         return layers.mask_unknown(stars, items.values), layers.known_items(history)
 
-    def encode(net: Mlink, history: Ragged, ratings: Ragged) -> tuple[Tensor, ...]:
+    def encode(net: Mlink, history: Ragged, ratings: Tensor) -> tuple[Tensor, ...]:
         return net.encode(history, ratings), layers.known_items(history)
 
     return {
@@ -160,7 +161,7 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
             name="mlink",
             meaning="the stars that a user would give to each candidate",
             function=rate,
-            inputs=(graph.HISTORY, graph.RATINGS, graph.CANDIDATES),
+            inputs=(*inputs, graph.CANDIDATES),
             outputs=(graph.SCORES, graph.KNOWN_ITEMS),
             tolerance=_STAR_TOLERANCE,
         ),
@@ -168,7 +169,7 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
             name="mlink_encoder",
             meaning="a rated history as a vector",
             function=encode,
-            inputs=(graph.HISTORY, graph.RATINGS),
+            inputs=inputs,
             outputs=(user, graph.KNOWN_ITEMS),
             tolerance=EMBEDDING_TOLERANCE,
         ),
@@ -210,7 +211,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: MlinkConfig, part: Part) 
     with torch.inference_mode():
         for batch in in_order(targets, 1024):
             inputs = {k: v.to(device) for k, v in _inputs(dataset, config, batch).items()}
-            state = net.encode(Ragged.of(inputs["history"]), Ragged.of(inputs["ratings"]))
+            state = net.encode(Ragged.of(inputs["history"]), inputs["ratings"])
             stars = net.score(state, Ragged.of(inputs["target"]))
             predicted[done : done + len(batch)] = stars.float().cpu().numpy()
             done += len(batch)
