@@ -127,8 +127,14 @@ def test_held_out_rows_are_what_a_caller_would_have_sent(exported: Exported) -> 
         history = [i for i in row.get("history_item_ids", []) if i]
         assert len(history) <= 3 * getattr(run.config, "max_length", 1)
         assert len(row["candidate_ids"]) == 20
-        lengths = {len(v) for n, v in row.items() if n.startswith("history_")}
+        lengths = {len(v) for n, v in row.items() if n.startswith("history_") and inputs[n].ragged}
         assert len(lengths) <= 1
+        for spec in inputs.values():
+            if spec.aligned_with:
+                width = spec.shape[1]
+                known = [number is not None for number in row[spec.name]]
+                events = min(len(history), width)
+                assert known == [False] * (width - events) + [True] * events
     asked = {i for row in run.held_out for i in row.get("history_item_ids", []) if i}
     assert not asked or len(asked & items) > 0.8 * len(asked)
 
