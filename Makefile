@@ -39,7 +39,8 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 clients: $(READY)
-	@test -e $(REPOSITORY)/manifest.json || $(BIN)/seqrec-export build --repository $(REPOSITORY)
+	@test -e $(REPOSITORY)/manifest.json || \
+		$(BIN)/seqrec-export build --data synthetic --repository $(REPOSITORY)
 	$(BIN)/python tests/conformance.py --repository $(REPOSITORY) --out $(CLIENTS) \
 		$(LANGUAGES:%=--language %) $(CONFORMANCE)
 

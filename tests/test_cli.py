@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,12 @@ def test_help_imports_nothing_heavy() -> None:
         ),
         (["train", "--config", "/nowhere.toml"], "nowhere.toml"),
         (["train", "--data", "movielens:x", "--users", "3"], "--users is for --data synthetic"),
+        *[([name, "--data", ""], "--data is empty") for name in ("build", "train")],
+        *[([name, "--data", "  "], "--data is empty") for name in ("build", "train")],
+        *[([name, "-m", "sasrec"], "no log is named; give --data") for name in ("build", "train")],
+        (["train", "-m", "sasrec", "--users", "300"], "--users is for --data synthetic"),
+        (["train", "--data", "table:x", "--columns", ""], "write it as user=uid"),
+        (["train", "--data", "table:x", "--columns", "item=a,item=b"], "maps item twice"),
         (["export", "--runs", "/nowhere"], "seqrec-export train"),
         (["inspect", "-r", "/nowhere"], "seqrec-export build"),
         (["serve", "-r", "/nowhere"], "seqrec-export build"),
@@ -111,6 +118,45 @@ def test_a_log_without_what_a_model_needs_is_refused_before_training(tmp_path: P
     assert "mlink needs ratings" in str(result.exception)
     assert "movielens" in str(result.exception)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("data", [[], ["--data", ""]])
+def test_embed_reads_no_generated_log_unless_asked(built: Path, tmp_path: Path, data: list) -> None:
+    out = tmp_path / "users.npy"
+    result = run("embed", "-m", "sasrec", "--runs", str(built / "runs"), "--out", str(out), *data)
+    assert isinstance(result.exception, SeqrecError)
+    assert "--data" in str(result.exception)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("place", ["--runs", "--repository"])
+def test_the_demo_does_not_replace_models_of_a_real_log(
+    built: Path, tmp_path: Path, place: str
+) -> None:
+    """Neither a run nor a published version: the log is a file's, so that it was not generated."""
+    at = tmp_path / "shop"
+    shutil.copytree(built / ("runs" if place == "--runs" else "repository"), at)
+    files = [*at.rglob("config.json"), *at.rglob("manifest.json")]
+    for file in files:
+        file.write_text(file.read_text().replace('"synthetic:', '"table:shop.csv:'))
+    other = "--repository" if place == "--runs" else "--runs"
+    result = run("demo", place, str(at), other, str(tmp_path / "other"))
+    assert isinstance(result.exception, SeqrecError)
+    assert "table:shop.csv" in str(result.exception)
+    assert f"{place} demo/" in str(result.exception)
+
+
+def test_embedding_with_ratings_needs_them_and_says_so(built: Path, tmp_path: Path) -> None:
+    log, out = tmp_path / "events.csv", tmp_path / "users.npy"
+    arguments = ["embed", "-m", "mlink", "--runs", str(built / "runs"), "--out", str(out)]
+    for rating, said in ((None, "mlink needs ratings, which table:"), ("", "line 2: rating ''")):
+        more = "" if rating is None else f",{rating}"
+        head = "user,item,time" + ",rating" * (rating is not None)
+        log.write_text(f"{head}\na,x,1600000000{more}\n")
+        result = run(*arguments, "--data", f"table:{log}")
+        assert isinstance(result.exception, SeqrecError)
+        assert said in str(result.exception)
+    assert list(tmp_path.iterdir()) == [log]
 
 
 def test_a_second_build_trains_and_exports_nothing(built: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from seqrec_cli import options
 from seqrec_cli.console import note, print_table
+from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
     from seqrec_export.client import Client
@@ -34,7 +35,8 @@ def demo(
     from seqrec_export.histories import prepare
 
     started = time.perf_counter()
-    plan = options.make_plan(runs=runs, repository=repository)
+    plan = options.make_plan(data="synthetic", runs=runs, repository=repository)
+    _spare_the_shop(plan)
     interactions = read_log(plan)
     report(build_all(plan, interactions), plan, json=False)
     dataset = prepare(interactions, "leave_one_out")
@@ -49,6 +51,28 @@ def demo(
         f"done in {time.perf_counter() - started:.0f} s; serve it with: seqrec-export serve "
         f"--repository {plan.repository}"
     )
+
+
+def _spare_the_shop(plan: options.Plan) -> None:
+    """Raise SeqrecError if generated items would be served in the place of real ones."""
+    from seqrec_export.folders import read_json
+    from seqrec_export.published import read_manifest
+
+    holds = {
+        str(plan.runs / name): read_json(plan.runs / name / "config.json").get("source", "")
+        for name in plan.models
+        if (plan.runs / name / "config.json").exists()
+    }
+    for name, versions in (read_manifest(plan.repository) or {}).items():
+        for entry in versions.values():
+            source = (entry.get("data") or {}).get("source", "")
+            holds[str(plan.repository / name)] = source
+    for place, source in holds.items():
+        if source and not source.startswith("synthetic"):
+            raise SeqrecError(
+                f"{place} is of {source}, which the demo would replace by generated data; give it "
+                "folders of its own, as --runs demo/runs --repository demo/model_repository"
+            )
 
 
 def _ask(client: Client, name: str, interactions: Interactions, dataset: Dataset) -> None:

@@ -31,12 +31,16 @@ ModelNames = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Log to train on, as READER:PATH (movielens, hm, jdsearch, table), or synthetic."
+        help="Log to read, as READER:PATH (movielens, hm, jdsearch, table), or synthetic for a "
+        "generated shop."
     ),
 ]
 Columns = Annotated[
     str | None,
-    typer.Option(help="Column names for table, as user=uid,item=sku,time=ts."),
+    typer.Option(
+        help="Column names for table, as user=uid,item=sku,time=ts. `rating=` leaves a column out; "
+        "time_unit=ms, time_origin=1899-12-30 and time_format=%d/%m/%Y say what times are."
+    ),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file with any of these settings.")
@@ -104,7 +108,7 @@ def client_tls(ca: Path | None, cert: Path | None, key: Path | None) -> TLS | No
 class Plan:
     """What a command is to do, from the file and the command line."""
 
-    data: str
+    data: str | None  # None: no log is named, which is for commands that read none
     columns: Mapping[str, str]
     models: tuple[str, ...]
     seed: int
@@ -118,6 +122,11 @@ class Plan:
         """The log that the plan names."""
         from seqrec_export.readers import read
 
+        if self.data is None:
+            raise SeqrecError(
+                "no log is named; give --data READER:PATH, as movielens:ml-1m/ratings.dat, or "
+                "--data synthetic for generated events"
+            )
         return read(self.data, self.columns)
 
     def config(self, name: str) -> Any:
@@ -153,13 +162,6 @@ def make_plan(
     for name in names:
         if name not in MODELS:
             raise SeqrecError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    source = data or file.get("data", "synthetic")
-    given = {key: value for key, value in (synthetic or {}).items() if value is not None}
-    if given:
-        if source.partition(":")[0] != "synthetic":
-            raise SeqrecError(f"--{next(iter(given))} is for --data synthetic, not for {source}")
-        source += "," if ":" in source else ":"
-        source += ",".join(f"{key}={value}" for key, value in given.items())
     chosen = file.get("preset") if preset is None else preset
     merged: dict[str, dict[str, Any]] = {
         name: dict(MODELS[name].presets.get(chosen or "", {})) for name in names
@@ -180,8 +182,8 @@ def make_plan(
     for name in names:
         MODELS[name].config(**merged[name])  # settings that do not go together
     return Plan(
-        data=source,
-        columns=_columns(columns or file.get("columns", {})),
+        data=_data(config, file.get("data") if data is None else data, synthetic or {}),
+        columns=_columns(file.get("columns", {}) if columns is None else columns),
         models=names,
         seed=file.get("seed", 0) if seed is None else SEED.checked(seed, "--seed"),
         runs=runs or Path(file.get("runs", DEFAULT_RUNS)),
@@ -196,6 +198,23 @@ def make_plan(
     )
 
 
+def _data(config: Path | None, data: str | None, synthetic: Mapping[str, int | None]) -> str | None:
+    """What to read, with the options of the generated shop; never the shop unless asked for it."""
+    if data is not None and not data.strip():
+        raise SeqrecError(
+            f"--data{f', or data in {config},' if config else ''} is empty; give READER:PATH, or "
+            "synthetic for generated events"
+        )
+    given = {key: value for key, value in synthetic.items() if value is not None}
+    if not given:
+        return data
+    if data is None or data.partition(":")[0] != "synthetic":
+        log = data or "a log that is not named"
+        raise SeqrecError(f"--{next(iter(given))} is for --data synthetic, not for {log}")
+    options = ",".join(f"{key}={value}" for key, value in given.items())
+    return f"{data}{',' if ':' in data else ':'}{options}"
+
+
 def _item_precision(text: str) -> graph.ItemPrecision:
     from seqrec_export.graph import ITEM_PRECISIONS
 
@@ -208,12 +227,14 @@ def _item_precision(text: str) -> graph.ItemPrecision:
 def _columns(text: str | Mapping[str, str]) -> Mapping[str, str]:
     if not isinstance(text, str):
         return text
-    columns = {}
+    columns: dict[str, str] = {}
     for part in text.split(","):
-        name, separator, column = part.partition("=")
-        if not separator or not column:
-            raise SeqrecError(f"--columns {text}: write it as user=uid,item=sku,time=ts")
-        columns[name.strip()] = column.strip()
+        name, separator, column = (piece.strip() for piece in part.partition("="))
+        if not separator or not name:
+            raise SeqrecError(f"--columns {text!r}: write it as user=uid,item=sku,time=ts")
+        if name in columns:
+            raise SeqrecError(f"--columns {text!r} maps {name} twice; give one column")
+        columns[name] = column
     return columns
 
 

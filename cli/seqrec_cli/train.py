@@ -73,7 +73,8 @@ def metric_row(run: Run) -> tuple[Any, ...]:
 
 def read_log(plan: options.Plan) -> Interactions:
     """Read what the plan names and say what the reader noticed."""
-    note(f"reading {plan.data}")
+    if plan.data is not None:
+        note(f"reading {plan.data}")
     interactions = plan.read()
     note(
         f"{len(interactions):,} events of {len(interactions.user_ids):,} users with "

@@ -16,7 +16,7 @@ from seqrec_export.exported import export_run
 from seqrec_export.folders import read_json, sha256_file, write_json
 from seqrec_export.graph import USER_EMBEDDING
 from seqrec_export.interactions import Interactions
-from seqrec_export.raw_requests import RawLog
+from seqrec_export.raw_requests import RawLog, require_inputs
 from seqrec_export.run import Run
 from seqrec_export.runtime import answer, session
 
@@ -44,6 +44,7 @@ def embed_users(
     exported = export_run(run)
     name = f"{run.model.name}_encoder"
     graph = exported.graphs[name]
+    require_inputs(run.model.name, graph.inputs, interactions)
     total = len(interactions.user_ids)
     dim = graph.outputs[0].shape[1]
     assert isinstance(dim, int)

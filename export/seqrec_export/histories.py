@@ -183,7 +183,9 @@ def prepare(
 
 def sorted_events(interactions: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(N,) order of the events by user, then time; (U + 1,) where each user's events begin."""
-    order = np.lexsort((interactions.times, interactions.users))  # stable: ties keep file order
+    past = () if interactions.nanoseconds is None else (interactions.nanoseconds,)
+    # Stable: events of the same time keep the file's order.
+    order = np.lexsort((*past, interactions.times, interactions.users))
     return order, event_offsets(interactions)
 
 

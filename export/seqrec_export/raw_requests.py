@@ -10,11 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqrec_export.batches import Indices, windows
+from seqrec_export.errors import SeqrecError
 from seqrec_export.graph import Spec
 from seqrec_export.histories import event_offsets, sorted_events
 from seqrec_export.interactions import SECONDS_PER_DAY, Interactions, months
 
 Request = dict[str, NDArray[Any]]  # by input: object (str), float32 or int32
+
+
+# What an input is made of, if a log may lack it, and what the column is called with --columns.
+_MADE_OF = {
+    "history_ratings": ("ratings", "rating"),
+    "history_event_types": ("event_types", "event_type"),
+}
+
+
+def require_inputs(model: str, inputs: Iterable[Spec], log: Interactions) -> None:
+    """Raise SeqrecError if requests of these inputs cannot be cut from the log.
+
+    Event types may be absent, which is a request without them; but not there and unreadable.
+    """
+    for spec in inputs:
+        column, role = _MADE_OF.get(spec.name, ("", ""))
+        if column in log.unreadable:
+            left_out = f"; or leave the column out with --columns {role}="
+            raise SeqrecError(
+                f"{model} takes {column}, but {log.unreadable[column]}"
+                + left_out * (column == "event_types")
+            )
+        if column == "ratings" and log.ratings is None:
+            raise SeqrecError(f"{model} needs ratings, which {log.source} does not have")
 
 
 class RawLog:

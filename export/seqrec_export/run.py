@@ -37,7 +37,7 @@ from seqrec_export.graph import CANDIDATES, Model
 from seqrec_export.histories import Dataset, prepare
 from seqrec_export.interactions import Interactions
 from seqrec_export.models import MODELS
-from seqrec_export.raw_requests import RawLog
+from seqrec_export.raw_requests import RawLog, require_inputs
 from seqrec_export.readers import READERS
 from seqrec_export.training import fit
 from seqrec_export.vocabulary import Vocabulary
@@ -84,13 +84,14 @@ def library_versions() -> dict[str, str]:
 
 
 def require(model: Model, interactions: Interactions) -> None:
-    """Raise SeqrecError where the log lacks a column that the model is made of."""
+    """Raise SeqrecError if the log lacks a column that the model takes, or it is unreadable."""
     for column in model.needs:
-        if getattr(interactions, column) is None:
+        if getattr(interactions, column) is None and column not in interactions.unreadable:
             raise SeqrecError(
                 f"{model.name} needs {column}, which {interactions.source} does not have; "
                 f"readers that can give it: {readers_for(model)}"
             )
+    require_inputs(model.name, model.graphs(model.config(), 1)[model.name].inputs, interactions)
 
 
 def readers_for(model: Model) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class Columns:
 
         An optional number may be missing: it is NaN then.
         """
-        column = self.table.column(name) if optional else self.complete(name)
+        column = self._flat(name) if optional else self.complete(name)
         if optional and is_text(column.type):
             column = pc.if_else(pc.equal(column, ""), None, column)
         try:
@@ -52,7 +53,7 @@ class Columns:
 
     def texts(self, name: str) -> NDArray[np.object_]:
         """A column as str objects, None where missing or empty."""
-        column = self.table.column(name)
+        column = self._flat(name)
         found, rows = dictionary(column)
         distinct = found.cast(pa.string()).to_pylist()
         # The last stands for a missing value, which dictionary() gives the row -1.
@@ -61,12 +62,20 @@ class Columns:
 
     def complete(self, name: str) -> pa.ChunkedArray:
         """A column without a missing value; raises SeqrecError at the first one."""
-        column = self.table.column(name)
+        column = self._flat(name)
         if column.null_count:
             row = pc.index(pc.is_null(column), True).as_py()
             raise SeqrecError(
                 f"{self.place(row)}: {name} is missing ({column.null_count:,} such rows); "
                 "drop or fill these rows"
+            )
+        return column
+
+    def _flat(self, name: str) -> pa.ChunkedArray:
+        column = self.table.column(name)
+        if pa.types.is_nested(column.type):
+            raise SeqrecError(
+                f"{self.path}: column {name} holds {column.type}; write a row per event"
             )
         return column
 
@@ -81,6 +90,32 @@ class Columns:
             f"{self.place(row)}: {name} {column[row].as_py()!r} is not {wanted} "
             f"({int(bad.sum()):,} such rows); correct or drop them"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optional:
+    """Columns that not every model takes: one that cannot be read is left out, and that is noted.
+
+    What the caller has named is wanted, and raises.
+    """
+
+    wanted: Collection[str] = ()
+    unreadable: dict[str, str] = field(default_factory=dict)  # by column of Interactions
+
+    @contextmanager
+    def part(self, role: str, *columns: str) -> Iterator[None]:
+        """Reads what is one column of the file and `columns` of the interactions."""
+        try:
+            yield
+        except SeqrecError as error:
+            if role in self.wanted:
+                raise
+            self.unreadable.update(dict.fromkeys(columns, str(error)))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out and why, a sentence each."""
+        return tuple(f"Left out: {why}." for why in dict.fromkeys(self.unreadable.values()))
 
 
 def column_names(path: Path, layout: Layout | None) -> tuple[str, ...]:
@@ -100,10 +135,6 @@ def load(
         types = {name: ID if name in ids else TEXT for name in names}
         return Columns(path=path, layout=layout, table=read_delimited(path, layout, types))
     file = _opened(path, ids)
-    for name in names:
-        kind = file.schema_arrow.field(name).type
-        if pa.types.is_nested(kind):
-            raise SeqrecError(f"{path}: column {name} holds {kind}; write a row per event")
     try:
         table = file.read(columns=list(names))
     except (pa.ArrowInvalid, OSError) as error:

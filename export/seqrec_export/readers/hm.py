@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.interactions import SECONDS_PER_DAY, Interactions
+from seqrec_export.interactions import Interactions
 from seqrec_export.readers.columns import Columns, load
 from seqrec_export.readers.delimited import header_layout
 from seqrec_export.readers.files import is_parquet, listing, require_file
 from seqrec_export.readers.indexing import as_ids, event_notes, factorise, merge
-from seqrec_export.readers.times import seconds
+from seqrec_export.readers.times import Times, read_times
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")  # the first is preferred
 ARTICLE_ID_DIGITS = 10
@@ -43,7 +43,7 @@ def read(path: Path) -> Interactions:
     log = _load(transactions, ("t_dat", "customer_id", "article_id"), ())
     users, user_rows = factorise(log, "customer_id")
     items, item_rows = article_ids(log)
-    times, time_notes = _days(log)
+    times = _times(log)
     del log
     user_features, item_features = None, None
     if customers is not None:
@@ -57,15 +57,16 @@ def read(path: Path) -> Interactions:
         item_ids=as_ids(items),
         users=user_rows,
         items=item_rows,
-        times=times,
+        times=times.seconds,
+        nanoseconds=times.nanoseconds,
         user_features=user_features,
         item_features=item_features,
         source=f"hm:{path}",
         notes=notes
         + customer_notes
         + article_notes
-        + time_notes
-        + event_notes(user_rows, item_rows, times),
+        + times.notes
+        + event_notes(user_rows, item_rows, times.seconds, times.nanoseconds),
     )
 
 
@@ -99,15 +100,15 @@ def article_ids(columns: Columns) -> tuple[pa.Array, NDArray[np.int32]]:
     return merge(pc.if_else(digits, pc.utf8_lpad(ids, ARTICLE_ID_DIGITS, "0"), ids), rows)
 
 
-def _days(log: Columns) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    times, notes = seconds(log, "t_dat")
-    if (early := times < EARLIEST).any():
+def _times(log: Columns) -> Times:
+    times = read_times(log, "t_dat")
+    if (early := times.seconds < EARLIEST).any():
         row = int(early.argmax())
         value = log.table.column("t_dat")[row].as_py()
         raise SeqrecError(
             f"{log.place(row)}: t_dat {value!r} is no date since 1990; write it as 2020-09-22"
         )
-    return times - times % SECONDS_PER_DAY, notes
+    return times
 
 
 def _customers(path: Path, users: pa.Array) -> tuple[pa.Array, pd.DataFrame, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from seqrec_export.readers.columns import Columns, dictionary
 # What other programs write where an id is missing; compared in lower case.
 MISSING = ("", "nan", "null", "none", "<na>", "nat")
 _BLOCK = 1 << 16  # events
+_TIES_NOTED = 0.1  # of the events; where a day is all the time there is, it is most of them
 
 
 def factorise(columns: Columns, name: str) -> tuple[pa.Array, NDArray[np.int32]]:
@@ -86,14 +87,32 @@ def as_ids(ids: pa.Array) -> NDArray[np.object_]:
 
 
 def event_notes(
-    users: NDArray[np.int32], items: NDArray[np.int32], times: NDArray[np.int64]
+    users: NDArray[np.int32],
+    items: NDArray[np.int32],
+    times: NDArray[np.int64],
+    nanoseconds: NDArray[np.int32] | None = None,
+    *,
+    ordered: bool = False,
 ) -> tuple[str, ...]:
-    """Duplicate events, and users with one event: both are kept, and said."""
+    """Duplicate events, events that only the file puts in order, and users with one event.
+
+    `ordered`: whether the format promises that a user's events of one time are in order.
+    """
     notes = []
-    if repeated := count_duplicates(users, items, times):
+    repeated, tied = count_repeats(users, items, times, nanoseconds)
+    if repeated:
         notes.append(
             f"{repeated:,} of {len(users):,} events repeat an earlier one (same user, item and "
             "time) and were kept."
+        )
+    if not ordered and tied > _TIES_NOTED * len(users):
+        falls = int((times[1:] < times[:-1]).sum())
+        backwards = falls > 2 * int((times[1:] > times[:-1]).sum())
+        notes.append(
+            f"{tied:,} of {len(users):,} events have the same time as another event before them of "
+            "the same user: the order of the file decides, first line first."
+            + " The file is newest first; sort it, or these run backwards."
+            * backwards
         )
     counts = np.bincount(users)
     if single := int((counts == 1).sum()):
@@ -101,36 +120,60 @@ def event_notes(
     return tuple(notes)
 
 
-def count_duplicates(
-    users: NDArray[np.int32], items: NDArray[np.int32], times: NDArray[np.int64]
-) -> int:
-    """How many events share user, item and time with an earlier one."""
+def count_repeats(
+    users: NDArray[np.int32],
+    items: NDArray[np.int32],
+    times: NDArray[np.int64],
+    nanoseconds: NDArray[np.int32] | None = None,
+) -> tuple[int, int]:
+    """How many events share user, item and time with an earlier one; user and time, not item."""
     cuts = [0, len(times)]
     if (times[1:] >= times[:-1]).all():
         # Events of one time are neighbours, so that blocks which fit into a cache can be sorted.
         begins = np.flatnonzero(times[1:] > times[:-1]) + 1
         after = np.searchsorted(begins, np.arange(_BLOCK, len(times), _BLOCK))
         cuts = [0, *np.unique(begins[after[after < len(begins)]]).tolist(), len(times)]
-    return sum(
-        _count_duplicates(users[start:end], items[start:end], times[start:end])
-        for start, end in itertools.pairwise(cuts)
-    )
+    parts = [slice(start, end) for start, end in itertools.pairwise(cuts)]
+    counts = [
+        _count_repeats(
+            users[part],
+            items[part],
+            _moments(times[part], None if nanoseconds is None else nanoseconds[part]),
+        )
+        for part in parts
+    ]
+    return sum(repeated for repeated, _ in counts), sum(tied for _, tied in counts)
 
 
-def _count_duplicates(
-    users: NDArray[np.int32], items: NDArray[np.int32], times: NDArray[np.int64]
-) -> int:
+def _moments(times: NDArray[np.int64], nanoseconds: NDArray[np.int32] | None) -> NDArray[np.int64]:
+    """(N,) a number for each distinct time, from 0."""
+    codes: NDArray[np.int64] = pa.array(times).dictionary_encode().indices.to_numpy()
+    codes = codes.astype(np.int64)
+    if nanoseconds is None:
+        return codes
+    # Fewer than 2^31 distinct seconds: times a billion they fit into an int64.
+    both = pa.array(codes * 1_000_000_000 + nanoseconds)
+    moments: NDArray[np.int64] = both.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return moments
+
+
+def _count_repeats(
+    users: NDArray[np.int32], items: NDArray[np.int32], moments: NDArray[np.int64]
+) -> tuple[int, int]:
     if not len(users):
-        return 0
-    # N events have at most N distinct pairs and N distinct times: their codes fit in one int64.
-    pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
-    moments = pa.array(times).dictionary_encode()
-    if (int(pairs.max()) + 1) * len(moments.dictionary) >= 1 << 63:
-        pairs = pa.array(pairs).dictionary_encode().indices.to_numpy().astype(np.int64)
-    pairs *= len(moments.dictionary)
-    pairs += moments.indices.to_numpy()
-    pairs.sort()
-    return int((pairs[1:] == pairs[:-1]).sum())
+        return 0, 0
+    # N events have at most N users, times and items: two of these codes fit into one int64.
+    keys = users * (moments.max() + 1) + moments
+    catalogue = int(items.max()) + 1
+    if (int(keys.max()) + 1) * catalogue >= 1 << 63:
+        keys = pa.array(keys).dictionary_encode().indices.to_numpy().astype(np.int64)
+    keys *= catalogue
+    keys += items
+    keys.sort()
+    distinct = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    distinct //= catalogue
+    apart = 1 + int((distinct[1:] != distinct[:-1]).sum())
+    return len(keys) - len(distinct), len(distinct) - apart
 
 
 def _as_text(values: pa.Array) -> pa.Array:

@@ -71,7 +71,7 @@ def read(path: Path) -> Interactions:
         source=f"jdsearch:{path}",
         notes=(
             "Requests are put at 2023-01-01 UTC: the log holds intervals and no dates.",
-            *event_notes(users, rows[: len(users)], times),
+            *event_notes(users, rows[: len(users)], times, ordered=True),
         ),
     )
 

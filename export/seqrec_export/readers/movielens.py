@@ -9,11 +9,11 @@ import numpy as np
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.interactions import Interactions
-from seqrec_export.readers.columns import load
+from seqrec_export.readers.columns import Optional, load
 from seqrec_export.readers.delimited import Layout, header_layout
 from seqrec_export.readers.files import first_line, is_parquet, require_file
 from seqrec_export.readers.indexing import as_ids, event_notes, factorise
-from seqrec_export.readers.times import seconds
+from seqrec_export.readers.times import Times, read_times
 
 RATINGS = ("userId", "movieId", "rating", "timestamp")
 PAIRS = ("userId", "movieId")
@@ -31,31 +31,37 @@ def read(path: Path) -> Interactions:
     columns = load(path, layout, ids=PAIRS, others=() if pairs else RATINGS)
     users, user_rows = factorise(columns, "userId")
     items, item_rows = factorise(columns, "movieId")
-    notes: tuple[str, ...] = ()
     ratings, types = None, None
     type_ids: tuple[str, ...] = ()
+    optional = Optional()
     if not pairs:
-        times, notes = seconds(columns, "timestamp")
-        ratings = columns.numbers("rating").astype(np.float32)
-        levels, types = np.unique(ratings, return_inverse=True)
-        type_ids = tuple(f"{level:g}" for level in levels)
+        times = read_times(columns, "timestamp")
+        with optional.part("rating", "ratings", "event_types"):
+            ratings = columns.numbers("rating").astype(np.float32)
+            levels, types = np.unique(ratings, return_inverse=True)
+            type_ids = tuple(f"{level:g}" for level in levels)
     else:
-        times = np.arange(len(user_rows), dtype=np.int64)
-        notes = (
+        note = (
             "The file has no times: each event's time is its row number, which orders a user's "
-            "events but says nothing across users.",
+            "events but says nothing across users."
         )
+        rows = np.arange(len(user_rows), dtype=np.int64)
+        times = Times(seconds=rows, nanoseconds=None, notes=(note,))
     return Interactions(
         user_ids=as_ids(users),
         item_ids=as_ids(items),
         users=user_rows,
         items=item_rows,
-        times=times,
+        times=times.seconds,
+        nanoseconds=times.nanoseconds,
         ratings=ratings,
         event_types=None if types is None else types.astype(np.int32),
         event_type_ids=type_ids,
         source=f"movielens:{path}",
-        notes=notes + event_notes(user_rows, item_rows, times),
+        notes=times.notes
+        + optional.notes
+        + event_notes(user_rows, item_rows, times.seconds, times.nanoseconds),
+        unreadable=optional.unreadable,
     )
 
 

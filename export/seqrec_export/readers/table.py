@@ -9,11 +9,11 @@ import numpy as np
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.interactions import Interactions
-from seqrec_export.readers.columns import column_names, load, require_columns
+from seqrec_export.readers.columns import Optional, column_names, load, require_columns
 from seqrec_export.readers.delimited import header_layout
 from seqrec_export.readers.files import is_parquet, require_file
 from seqrec_export.readers.indexing import as_ids, event_notes, factorise
-from seqrec_export.readers.times import seconds
+from seqrec_export.readers.times import OPTIONS, read_times
 
 # What a column may be called where no mapping is given; case and underscores do not matter.
 RECOGNISED = {
@@ -29,56 +29,69 @@ REQUIRED = ("user", "item", "time")
 def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
     """Events of `path`; `columns` maps user, item, time, rating and event_type to column names.
 
-    Columns that are not mapped are recognised by name. Text may be separated by comma, tab,
-    semicolon or bar. Ids are text, whole numbers without ".0"; times may be seconds, milli- or
-    microseconds, or ISO. Raises SeqrecError.
+    Columns that are not mapped are recognised by name; a rating or event_type that is mapped to
+    nothing is left out. `columns` may also say time_unit, time_origin and time_format. Text may be
+    separated by comma, tab, semicolon or bar. Ids are text, whole numbers without ".0". Raises
+    SeqrecError.
     """
     mapping = dict(columns or {})
-    if unknown := sorted(set(mapping) - set(RECOGNISED)):
+    if unknown := sorted(set(mapping) - {*RECOGNISED, *OPTIONS}):
         raise SeqrecError(
-            f"a column mapping has {', '.join(RECOGNISED)}; found {', '.join(unknown)}"
+            f"a column mapping has {', '.join((*RECOGNISED, *OPTIONS))}; found {', '.join(unknown)}"
         )
+    time_options = {name: mapping.pop(name) for name in OPTIONS if name in mapping}
     layout = None if is_parquet(require_file(path)) else header_layout(path)
     found = _resolved(path, column_names(path, layout), mapping)
     ids = [found[role] for role in ("user", "item", "event_type") if role in found]
     data = load(path, layout, ids=ids, others=tuple(found.values()))
     users, user_rows = factorise(data, found["user"])
     items, item_rows = factorise(data, found["item"])
-    times, notes = seconds(data, found["time"])
+    times = read_times(data, found["time"], time_options)
     ratings, types = None, None
     type_ids: tuple[str, ...] = ()
+    optional = Optional(wanted=mapping)
     if "rating" in found:
-        ratings = data.numbers(found["rating"]).astype(np.float32)
+        with optional.part("rating", "ratings"):
+            ratings = data.numbers(found["rating"]).astype(np.float32)
     if "event_type" in found:
-        kinds, kind_rows = factorise(data, found["event_type"])
-        names, rank = np.unique(as_ids(kinds).astype(str), return_inverse=True)
-        types, type_ids = rank.astype(np.int32)[kind_rows], tuple(str(name) for name in names)
+        with optional.part("event_type", "event_types"):
+            kinds, kind_rows = factorise(data, found["event_type"])
+            names, rank = np.unique(as_ids(kinds).astype(str), return_inverse=True)
+            types, type_ids = rank.astype(np.int32)[kind_rows], tuple(str(name) for name in names)
     return Interactions(
         user_ids=as_ids(users),
         item_ids=as_ids(items),
         users=user_rows,
         items=item_rows,
-        times=times,
+        times=times.seconds,
+        nanoseconds=times.nanoseconds,
         ratings=ratings,
         event_types=types,
         event_type_ids=type_ids,
         source=f"table:{path}",
-        notes=notes + event_notes(user_rows, item_rows, times),
+        notes=times.notes
+        + optional.notes
+        + event_notes(user_rows, item_rows, times.seconds, times.nanoseconds),
+        unreadable=optional.unreadable,
     )
 
 
 def _resolved(path: Path, names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
-    """Role -> column name, for every role that is mapped or recognised."""
-    require_columns(path, names, tuple(mapping.values()))
-    found = dict(mapping)
+    """Role -> column name, for every role that is mapped or recognised, and not left out."""
+    if lacking := [role for role in REQUIRED if mapping.get(role) == ""]:
+        raise SeqrecError(f"{lacking[0]} is mapped to no column; a log needs {', '.join(REQUIRED)}")
+    found = {role: name for role, name in mapping.items() if name}
+    require_columns(path, names, tuple(found.values()))
     for role, spellings in RECOGNISED.items():
-        if role in found:
+        if role in mapping:
             continue
         matches = [name for name in names if name.lower().replace("_", "") in spellings]
         if len(matches) > 1:
             raise SeqrecError(
                 f"{path} has several columns that may be the {role}: {', '.join(matches)}; "
                 f"map one, as {role}={matches[0]}"
+                + f", or none, as {role}="
+                * (role not in REQUIRED)
             )
         if matches:
             found[role] = matches[0]
