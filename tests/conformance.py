@@ -28,7 +28,12 @@ import grpc
 import numpy as np
 from certificates import make_certificates
 from compilers import complaints
-from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
+from tritonclient.grpc.service_pb2 import (
+    ModelConfigRequest,
+    ModelConfigResponse,
+    ModelInferRequest,
+    ModelInferResponse,
+)
 from tritonclient.grpc.service_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
@@ -79,6 +84,17 @@ class Scripted(GRPCInferenceServiceServicer):
                 context.abort(grpc.StatusCode.INTERNAL, "as the script says")
         context.abort(grpc.StatusCode.UNAVAILABLE, "as the script says")
         raise AssertionError("abort raises")
+
+    def ModelConfig(  # noqa: N802
+        self, request: ModelConfigRequest, context: grpc.ServicerContext
+    ) -> ModelConfigResponse:
+        """What the Python client asks for before it calls a model."""
+        answer = ModelConfigResponse()
+        answer.config.max_batch_size = 64
+        answer.config.input.add(name="history_item_ids", data_type="TYPE_STRING", dims=[-1])
+        for name, kind in (("item_ids", "STRING"), ("scores", "FP32"), ("known_items", "INT32")):
+            answer.config.output.add(name=name, data_type=f"TYPE_{kind}", dims=[-1])
+        return answer
 
 
 def _answer(item_ids: bytes) -> ModelInferResponse:

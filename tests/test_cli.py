@@ -110,13 +110,20 @@ def test_a_mistake_is_one_line_and_exit_status_1() -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_log_without_what_a_model_needs_is_refused_before_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("models", [["-m", "sasrec", "-m", "mlink"], []])
+@pytest.mark.parametrize("command", ["build", "train"])
+def test_a_log_without_what_a_model_needs_is_refused_before_training(
+    command: str, models: list[str], tmp_path: Path
+) -> None:
     log = tmp_path / "events.csv"
     log.write_text("user,item,time\na,x,1\na,y,2\na,z,3\n")
-    result = run("build", *where(tmp_path), "--data", f"table:{log}", "-m", "sasrec", "-m", "mlink")
+    folders = where(tmp_path) if command == "build" else where(tmp_path)[:2]
+    result = run(command, *folders, "--data", f"table:{log}", *models)
     assert isinstance(result.exception, SeqrecError)
-    assert "mlink needs ratings" in str(result.exception)
-    assert "movielens" in str(result.exception)
+    assert "nothing was trained: choose models with --model" in str(result.exception)
+    needed = "mlink needs ratings" if models else "two_tower needs user_features"
+    assert needed in str(result.exception)
+    assert "readers that can give it: " in str(result.exception)
     assert not (tmp_path / "runs").exists()
 
 
@@ -166,6 +173,13 @@ def test_a_second_build_trains_and_exports_nothing(built: Path) -> None:
     assert not any(model["exported_anew"] for model in again.values())
     assert not any(g["new"] for model in again.values() for g in model["graphs"].values())
     assert [f.stat().st_mtime_ns for f in files] == before
+
+
+def test_nothing_is_published_if_a_run_is_missing(built: Path, tmp_path: Path) -> None:
+    result = run("export", *where(built)[:2], "-r", str(tmp_path / "repository"))
+    assert isinstance(result.exception, SeqrecError)
+    assert "seqrec-export train" in str(result.exception)
+    assert not (tmp_path / "repository").exists()
 
 
 def test_the_file_and_the_command_line_are_merged(tmp_path: Path) -> None:

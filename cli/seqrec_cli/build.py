@@ -73,12 +73,9 @@ def build_all(
 ) -> list[Outcome]:
     """Every model of the plan, from its log to the repository."""
     from seqrec_cli.export import export_one
-    from seqrec_cli.train import train_one
-    from seqrec_export.models import MODELS
-    from seqrec_export.run import require
+    from seqrec_cli.train import require_all, train_one
 
-    for name in plan.models:
-        require(MODELS[name], interactions)  # before the first of them trains for an hour
+    require_all(plan, interactions)
     outcomes = []
     for name in plan.models:
         run = train_one(plan, name, interactions, resume=resume, retrain=retrain, mlflow=mlflow)

@@ -107,6 +107,7 @@ def _ask(client: Client, name: str, interactions: Interactions, dataset: Dataset
             (item, f"{float(score):.3f}", group.get(item))
             for item, score in list(zip(items, scores, strict=True))[:_SHOWN]
         ],
+        fold=False,
     )
 
 

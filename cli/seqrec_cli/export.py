@@ -97,7 +97,8 @@ def export(
         top_k=top_k,
         item_precision=item_precision,
     )
-    outcomes = [export_one(load(plan.runs / name), plan, keep=keep) for name in plan.models]
+    found = [load(plan.runs / name) for name in plan.models]  # before the first is published
+    outcomes = [export_one(run, plan, keep=keep) for run in found]
     report(outcomes, plan, json=json)
 
 

@@ -28,18 +28,19 @@ def inspect(
 
     Example: `seqrec-export inspect sasrec`
     """
+    from seqrec_export.client import Client
     from seqrec_export.repository import describe
 
+    tls = options.client_tls(tls_ca, tls_cert, tls_key)
+    asked = None if url is None else Client(url, tls=tls)
     folder = repository or options.DEFAULT_REPOSITORY
     described = describe(folder)
     if model is not None:
         described = [entry for entry in described if entry["model"] == model]
         if not described:
             raise SeqrecError(f"{folder} holds no model called {model!r}; see `inspect` for all")
-    if url is not None:
-        from seqrec_export.client import Client
-
-        with Client(url, tls=options.client_tls(tls_ca, tls_cert, tls_key)) as client:
+    if asked:
+        with asked as client:
             serving = client.serving()
         for entry in described:
             entry["serving"] = serving.get(entry["model"], [])
@@ -48,7 +49,7 @@ def inspect(
         return
     if model is None:
         columns = ("model", "versions", "size", "held-out test", "|ONNX - PyTorch|", "data")
-        shown = (*columns[:2], "serving", *columns[2:]) if url else columns
+        shown = (*columns[:2], "serving", *columns[2:]) if asked else columns
         print_table(str(folder), shown, [_row(entry) for entry in described])
     elif "contract" in described[0]:
         _print_contract(described[0]["contract"])

@@ -11,6 +11,7 @@ import typer
 
 from seqrec_cli.build import build
 from seqrec_cli.clients import clients
+from seqrec_cli.console import message
 from seqrec_cli.demo import demo
 from seqrec_cli.doctor import doctor
 from seqrec_cli.embed import embed
@@ -80,7 +81,7 @@ def main() -> None:
     try:
         app()
     except SeqrecError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        typer.secho(f"error: {message(str(error))}", err=True, fg=typer.colors.RED)
         sys.exit(1)
     except SystemExit as ended:
         if ended.code == INTERRUPTED and _resumable():  # what Typer makes of Ctrl-C

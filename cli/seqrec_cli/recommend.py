@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqrec_cli import options
+from seqrec_cli import lists, options
 from seqrec_cli.console import note, print_json, print_table
 from seqrec_export.errors import SeqrecError
+
+if TYPE_CHECKING:
+    from seqrec_export.client import Signature
 
 
 def recommend(
     model: Annotated[str, typer.Option("--model", "-m", help="Model to ask.")] = "sasrec",
     history: Annotated[
-        str | None, typer.Option(help="Item ids, oldest first, as 1193,661,914.")
+        list[str] | None,
+        typer.Option(
+            help="Item ids, oldest first, as 1193,661,914. With commas in them as in CSV, "
+            "'\"a,b\",c', or as a JSON list; may be repeated."
+        ),
     ] = None,
     user: Annotated[str | None, typer.Option(help="User id (caser, two_tower).")] = None,
     age: Annotated[float | None, typer.Option(help="Age in years (two_tower).")] = None,
     month: Annotated[int | None, typer.Option(help="Month, 1 to 12 (two_tower).")] = None,
     event_types: Annotated[
-        str | None, typer.Option(help="Parallel to --history (gru4att).")
+        list[str] | None, typer.Option(help="Parallel to --history (gru4att).")
     ] = None,
     gap_days: Annotated[
-        str | None, typer.Option(help="Days ago, parallel to --history (gru4att).")
+        list[str] | None, typer.Option(help="Days ago, parallel to --history (gru4att).")
     ] = None,
     ratings: Annotated[
-        str | None, typer.Option(help="Stars, parallel to --history (mlink).")
+        list[str] | None,
+        typer.Option(help="Stars, parallel to --history, as 5,,3 if one is unknown (mlink)."),
     ] = None,
     candidates: Annotated[
-        str | None, typer.Option(help="Item ids to score instead of the catalogue.")
+        list[str] | None, typer.Option(help="Item ids to score instead of the catalogue.")
     ] = None,
-    top_k: Annotated[int, typer.Option(help="Items to print.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Items to print.")] = 10,
     titles: Annotated[
         Path | None, typer.Option(help="movies.dat, u.item, movies.csv or articles, for titles.")
     ] = None,
@@ -48,23 +57,31 @@ def recommend(
     """
     from seqrec_export.client import Client
 
-    row: dict[str, Any] = {
-        "history_item_ids": _ids(history),
-        "user_id": user,
-        "age": age,
-        "month": month,
-        "history_event_types": _ids(event_types),
-        "history_gap_days": _numbers("--gap-days", gap_days),
-        "history_ratings": _numbers("--ratings", ratings),
-        "candidate_ids": _ids(candidates),
+    given: dict[str, tuple[str, Any]] = {
+        "history_item_ids": ("--history", lists.texts("--history", history)),
+        "user_id": ("--user", user),
+        "age": ("--age", age),
+        "month": ("--month", month),
+        "history_event_types": ("--event-types", lists.texts("--event-types", event_types)),
+        "history_gap_days": ("--gap-days", lists.numbers("--gap-days", gap_days)),
+        "history_ratings": ("--ratings", lists.numbers("--ratings", ratings)),
+        "candidate_ids": ("--candidates", lists.texts("--candidates", candidates)),
     }
-    request = {name: value for name, value in row.items() if value is not None}
+    request = {name: value for name, (_, value) in given.items() if value is not None}
+    places = len(request.get("history_item_ids", []))
+    for name, value in request.items():
+        if name.startswith("history_") and len(value) > places:
+            raise SeqrecError(
+                f"{given[name][0]} has {len(value)} values for the {places} ids of --history; give"
+                " one for each, or none for the last ones"
+            )
     with Client(url, tls=options.client_tls(tls_ca, tls_cert, tls_key)) as client:
+        _require_answerable(model, client.signature(model), request, given)
         (result,) = client.call(model, [request])
     ids: Any = result.get("item_ids", request.get("candidate_ids"))
-    if ids is None:
-        raise SeqrecError(f"{model} gives {', '.join(result)}: it does not rank items")
     ranked = sorted(zip(ids, _floats(result["scores"]), strict=True), key=lambda pair: -pair[1])
+    if "item_ids" in result and top_k > len(ids):
+        note(f"{model} gives {len(ids)} items, as it was exported; --top-k asks for {top_k}")
     ranked = [pair for pair in ranked if pair[0]][:top_k]
     names = _titles(titles)
     known = int(_floats(result["known_items"])[0]) if "known_items" in result else None
@@ -83,20 +100,33 @@ def recommend(
             (i + 1, item, f"{score:.4f}", *((names.get(item),) if titles else ()))
             for i, (item, score) in enumerate(ranked)
         ],
+        fold=False,
     )
     if known == 0:
         note("nothing of the request was known to the model: this is its cold start")
 
 
-def _ids(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(option: str, text: str | None) -> list[float] | None:
-    try:
-        return None if text is None else [float(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise SeqrecError(f"{option} {text}: write numbers, as 5,4.5,3") from error
+def _require_answerable(
+    model: str,
+    signature: Signature,
+    request: Mapping[str, Any],
+    given: Mapping[str, tuple[str, Any]],
+) -> None:
+    """Raise SeqrecError for a model that does not rank items, or is asked with what it lacks."""
+    outputs, inputs = signature.outputs, signature.inputs
+    if "scores" not in outputs:
+        raise SeqrecError(f"{model} gives {', '.join(outputs)}: it does not rank items")
+    if others := [name for name in inputs if name not in given]:
+        raise SeqrecError(
+            f"{model} takes {', '.join(others)}, which has no option here; ask it from a program,"
+            f" or ask {model.removesuffix('_scorer')}"
+        )
+    taken = ", ".join(option for name, (option, _) in given.items() if name in inputs)
+    for name in request:
+        if name not in inputs:
+            raise SeqrecError(f"{model} takes no {given[name][0]}; it takes {taken}")
+    if "candidate_ids" in inputs and not request.get("candidate_ids"):
+        raise SeqrecError(f"{model} scores items that it is given: name them with --candidates")
 
 
 def _floats(values: Any) -> list[float]:

@@ -15,7 +15,9 @@ from seqrec_export.errors import SeqrecError
 
 def serve(
     repository: options.Repository = None,
-    host: Annotated[str, typer.Option(help="Address that gRPC listens on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Host that gRPC listens on; 0.0.0.0 is everywhere.")
+    ] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8001,
     tls_cert: Annotated[
         Path | None, typer.Option(help="PEM certificate of the server: gRPC speaks TLS only.")
@@ -27,9 +29,7 @@ def serve(
     http_port: Annotated[
         int | None, typer.Option(help="HTTP port on loopback; 0 takes a free one. Default: none.")
     ] = None,
-    metrics_host: Annotated[
-        str, typer.Option(help="Address that metrics listen on.")
-    ] = "127.0.0.1",
+    metrics_host: Annotated[str, typer.Option(help="Host that metrics listen on.")] = "127.0.0.1",
     metrics_port: Annotated[int, typer.Option(help="Metrics port; 0 takes a free one.")] = 8002,
     model_control: Annotated[
         bool, typer.Option("--model-control", help="Let every caller load models, that is code.")
@@ -47,9 +47,12 @@ def serve(
 
     Example: `seqrec-export serve --repository model_repository`
     """
+    from seqrec_export.addresses import listening_host
     from seqrec_export.endpoints import LOOPBACK, Endpoints, ServerTLS
     from seqrec_export.supervision import Supervisor
 
+    host = listening_host(host, "--host")
+    metrics_host = listening_host(metrics_host, "--metrics-host")
     # What stops a service, and Ctrl-C also where a shell started this in the background.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.default_int_handler)
@@ -70,7 +73,7 @@ def serve(
         model_control=model_control,
     )
     folder = repository or options.DEFAULT_REPOSITORY
-    if host != LOOPBACK and not tls:
+    if host not in {LOOPBACK, "localhost", "::1"} and not tls:
         note(f"without --tls-cert, whoever reaches {host} can ask and listen; see docs/security.md")
     note(f"starting Triton on {folder}")
     try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqrec_cli import options
 from seqrec_cli.console import figures, note, print_json, print_table
+from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
     from seqrec_export.interactions import Interactions
@@ -45,6 +46,7 @@ def train(
         synthetic={"users": users, "items": items, "events": events},
     )
     interactions = read_log(plan)
+    require_all(plan, interactions)
     finished = [
         train_one(plan, name, interactions, resume=resume, retrain=retrain, mlflow=mlflow)
         for name in plan.models
@@ -83,6 +85,22 @@ def read_log(plan: options.Plan) -> Interactions:
     for text in interactions.notes:
         note(f"note: {text}")
     return interactions
+
+
+def require_all(plan: options.Plan, interactions: Interactions) -> None:
+    """Raise SeqrecError for what a model lacks, before the first of them trains for an hour."""
+    from seqrec_export.models import MODELS
+    from seqrec_export.run import require
+
+    for name in plan.models:
+        try:
+            require(MODELS[name], interactions)
+        except SeqrecError as error:
+            if len(plan.models) == 1:
+                raise
+            raise SeqrecError(
+                f"{error}; nothing was trained: choose models with --model"
+            ) from error
 
 
 def train_one(

@@ -63,9 +63,9 @@ def verify(
     verdicts: dict[str, Verdict] = {}
     refusals = []
     tls = options.client_tls(tls_ca, tls_cert, tls_key)
-    with Client(url, tls=tls) if url else nullcontext() as client:
-        for name in plan.models:
-            exported = find_export(load(plan.runs / name))
+    with Client(url, tls=tls) if url is not None else nullcontext() as client:
+        # All of them, before the first is verified for minutes.
+        for exported in [find_export(load(plan.runs / name)) for name in plan.models]:
             found = verify_run(exported, seed=plan.seed, client=client, report=note)
             refusals.append(refused(exported, found))
             verdicts |= found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -17,34 +16,14 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
+from seqrec_export.addresses import grpc_address, is_local
 from seqrec_export.errors import SeqrecError
+from seqrec_export.packing import Row, Tensor, pack, require, values
 
-Row = Mapping[str, object]
-
-KINDS: dict[str, type] = {
-    "BYTES": str,
-    **dict.fromkeys(("FP16", "FP32", "FP64"), numbers.Real),
-}
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output: `dims` is the shape of one row, -1 where any length goes.
-
-    `aligned_with` names the list with whose last values these go, the last one at the right edge.
-    """
-
-    name: str
-    datatype: str
-    dims: tuple[int, ...]
-    aligned_with: str | None = None
-
-    @property
-    def unknown(self) -> object:
-        """What stands for a value that the caller does not have."""
-        if self.datatype == "BYTES":
-            return ""
-        return float("nan") if self.datatype.startswith("FP") else 0
+# What stands in a model's configuration for an input that follows a history, before its name.
+ALIGNED_WITH = "aligned_with."
+# What a model gives, by what a caller asks it for.
+GIVES: Mapping[str, str] = {"recommend": "item_ids", "score": "scores", "encode": "_embedding"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +34,12 @@ class Signature:
     outputs: Mapping[str, Tensor]
     max_batch_size: int
     instances: int
+
+    @property
+    def method(self) -> str:
+        """What the client calls the model for: `recommend`, `score`, `encode`, or only `call`."""
+        given = [m for m, end in GIVES.items() if any(name.endswith(end) for name in self.outputs)]
+        return given[0] if given else "call"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +58,7 @@ class TLS:
 class Client:
     """A connection to a Triton server; may be shared by threads.
 
+    `url` is the address of its gRPC, HOST:PORT; the port is 8001 if there is none.
     Every method raises SeqrecError where the server cannot be reached, refuses the request, or does
     not answer in `timeout_seconds`.
     """
@@ -84,15 +70,14 @@ class Client:
         timeout_seconds: float = 10.0,
         tls: TLS | None = None,
     ) -> None:
-        self.url = url
+        self.url = grpc_address(url, tls=tls is not None)
         self.timeout_seconds = timeout_seconds
         # gRPC would send even a call to this machine through the proxy of the environment.
-        local = url.startswith(("127.", "localhost:", "[::1]"))
-        options = [("grpc.enable_http_proxy", 0)] if local else []
+        options = [("grpc.enable_http_proxy", 0)] if is_local(self.url) else []
         unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
         files = _readable(tls) if tls else {}
         self._connection = grpc.InferenceServerClient(
-            url, ssl=tls is not None, channel_args=options + unlimited, **files
+            self.url, ssl=tls is not None, channel_args=options + unlimited, **files
         )
         self._signatures: dict[tuple[str, str], Signature] = {}
 
@@ -125,21 +110,21 @@ class Client:
         self, model: str, rows: Sequence[Row], top_k: int | None = None
     ) -> list[list[tuple[str, float]]]:
         """Each row's best items with their scores, best first; all that the model gives, or k."""
+        self._require(model, model, "recommend")
         results = []
         for row in self.call(model, rows):
-            pairs = zip(*self._pick(model, row, "item_ids", "scores"), strict=True)
+            pairs = zip(*_outputs(row, "item_ids", "scores"), strict=True)
             results.append([(item, float(score)) for item, score in pairs if item][:top_k])
         return results
 
     def encode(self, model: str, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(n, D) user embeddings, from `<model>_encoder`."""
-        name = f"{model}_encoder"
-        results = self.call(name, rows)
-        if not results:
-            outputs = self.signature(name).outputs
-            dims = outputs["user_embedding"].dims if "user_embedding" in outputs else (0,)
-            return np.empty((0, *dims), dtype=np.float32)
-        return np.stack([self._pick(name, row, "user_embedding")[0] for row in results])
+        """(n, D) embeddings: of `<model>_encoder`, or of a model whose own name ends so."""
+        name = model if model.endswith("_encoder") else f"{model}_encoder"
+        outputs = self._require(model, name, "encode").outputs
+        output = next(name for name in outputs if name.endswith(GIVES["encode"]))
+        vectors = [_outputs(row, output)[0] for row in self.call(name, rows)]
+        empty = np.empty((0, *outputs[output].dims), dtype=np.float32)
+        return np.stack(vectors) if vectors else empty
 
     def score(self, model: str, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
         """Each row's `candidate_ids` scored, in their order.
@@ -149,10 +134,17 @@ class Client:
         """
         takes_candidates = "candidate_ids" in self.signature(model).inputs
         name = model if takes_candidates else f"{model}_scorer"
+        inputs = self._require(model, name, "score").inputs
+        missing = {key for row in rows for key in row} - inputs.keys()
+        if missing and "user_embedding" in inputs:
+            raise SeqrecError(
+                f"{name} takes {_listed(inputs)}, found {_listed(missing)}; give the vector of"
+                f" encode({_base(name)!r}, ...) as user_embedding"
+            )
         results = self.call(name, rows)
         counts = [len(values(row.get("candidate_ids"))) for row in rows]
         return [
-            self._pick(name, result, "scores")[0][:count]
+            _outputs(result, "scores")[0][:count]
             for result, count in zip(results, counts, strict=True)
         ]
 
@@ -162,8 +154,14 @@ class Client:
         """One request as arrays, strings as arrays of str -> every output as an array."""
         signature = self.signature(model, version=version)
         inputs = []
-        for name, array in tensors.items():
-            datatype = signature.inputs[name].datatype if name in signature.inputs else "BYTES"
+        for name, given in tensors.items():
+            if name not in signature.inputs:
+                raise _no_input(model, name, signature)
+            datatype = signature.inputs[name].datatype
+            array = _checked(f"{model}, {name!r}", datatype, given)
+            if signature.max_batch_size and not array.shape[:1] > (0,):
+                # Triton 2.51 would never answer.
+                raise SeqrecError(f"{model}, {name!r}: no rows, found shape {list(array.shape)}")
             inputs.append(grpc.InferInput(name, list(array.shape), datatype))
             inputs[-1].set_data_from_numpy(array)
         try:
@@ -174,7 +172,10 @@ class Client:
         except SeqrecError:
             self._signatures.pop((model, version), None)  # it may have been published anew
             raise
-        return {name: _decoded(answer.as_numpy(name)) for name in signature.outputs}
+        try:
+            return {name: _decoded(answer.as_numpy(name)) for name in signature.outputs}
+        except (ValueError, TypeError, struct.error, InferenceServerException) as error:
+            raise SeqrecError(f"{model} at {self.url}: malformed answer ({error})") from error
 
     def models(self) -> dict[str, str]:
         """Each model that the server has tried to load, and why it is not ready, or "" where it is.
@@ -224,8 +225,13 @@ class Client:
                 config = self._connection.get_model_config(
                     model, version, client_timeout=self.timeout_seconds
                 ).config
+            followed = {
+                name.removeprefix(ALIGNED_WITH): parameter.string_value
+                for name, parameter in config.parameters.items()
+                if name.startswith(ALIGNED_WITH)
+            }
             self._signatures[key] = Signature(
-                inputs={entry.name: tensor(entry, config.parameters) for entry in config.input},
+                inputs={e.name: tensor(e, followed.get(e.name, "")) for e in config.input},
                 outputs={entry.name: tensor(entry) for entry in config.output},
                 max_batch_size=config.max_batch_size,
                 instances=sum(g.count * max(1, len(g.gpus)) for g in config.instance_group) or 1,
@@ -236,7 +242,7 @@ class Client:
         self, model: str, version: str, signature: Signature, rows: Sequence[Row]
     ) -> list[dict[str, object]]:
         for name in {name for row in rows for name in row} - signature.inputs.keys():
-            raise SeqrecError(f"{model} takes no {name!r}; it takes {sorted(signature.inputs)}")
+            raise _no_input(model, name, signature)
         batched = signature.max_batch_size > 0
         tensors = {}
         for name, tensor_ in signature.inputs.items():
@@ -248,11 +254,24 @@ class Client:
                 result[name] = part.ravel().tolist() if part.dtype == object else part
         return results
 
-    def _pick(self, model: str, result: dict[str, object], *names: str) -> list[Any]:
-        for name in names:
-            if name not in result:
-                raise SeqrecError(f"{model} gives no {name!r}; it gives {sorted(result)}")
-        return [result[name] for name in names]
+    def _require(self, asked: str, name: str, method: str) -> Signature:
+        """The signature of a model that a method is for; else say what to write."""
+        try:
+            signature = self.signature(name)
+        except SeqrecError as error:
+            if _base(asked) == asked:
+                raise
+            raise SeqrecError(
+                f"{error}; {method}() takes a model's own name: {method}({_base(asked)!r}, ...)"
+            ) from error
+        if signature.method != method:
+            base = _base(name)
+            own = f", or {method}({base!r}, ...)" if base != name else ""
+            raise SeqrecError(
+                f"{name} gives {_listed(signature.outputs)}: {method}() is not for it; write"
+                f" {signature.method}({name!r}, ...){own}"
+            )
+        return signature
 
     @contextmanager
     def _errors(self, model: str) -> Iterator[None]:
@@ -262,12 +281,14 @@ class Client:
             status, message = str(error.status()), error.message()
             if "DEADLINE_EXCEEDED" in status:
                 message = f"no answer in {self.timeout_seconds} seconds"
-            elif "UNAVAILABLE" in status and "connect" in message:
+            elif "UNAVAILABLE" in status and ("connect" in message or "resolv" in message):
                 message = (
                     "no server answers there; start one with `seqrec-export serve`"
                     f" or name its gRPC address, with TLS where it has that ({message})"
                 )
             raise SeqrecError(f"{model} at {self.url}: {message}") from error
+        except ValueError as error:  # of a connection that was closed, or a message over 2 GB
+            raise SeqrecError(f"{model} at {self.url}: {error}") from error
 
 
 def _readable(tls: TLS) -> dict[str, str | None]:
@@ -281,6 +302,39 @@ def _readable(tls: TLS) -> dict[str, str | None]:
     return {name: str(file) if file else None for name, file in files.items()}
 
 
+def _base(model: str) -> str:
+    """The model that an encoder or a scorer is of."""
+    return model.removesuffix("_encoder").removesuffix("_scorer")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _no_input(model: str, name: str, signature: Signature) -> SeqrecError:
+    return SeqrecError(f"{model} takes no {name!r}; it takes {_listed(signature.inputs)}")
+
+
+def _outputs(result: Mapping[str, object], *names: str) -> list[Any]:
+    return [result[name] for name in names]
+
+
+def _checked(where: str, datatype: str, array: object) -> NDArray[Any]:
+    """The array as tritonclient takes it; raises SeqrecError for one that the tensor is not."""
+    if not isinstance(array, np.ndarray):
+        raise SeqrecError(f"{where}: takes a numpy array, found {type(array).__name__}")
+    if datatype == "BYTES":
+        if array.dtype.kind not in "OSU":
+            raise SeqrecError(f"{where}: takes an array of str, found {array.dtype}")
+        texts = [text for text in array.ravel().tolist() if not isinstance(text, bytes)]
+        require(where, datatype, texts)
+        return array if array.dtype.kind == "S" else array.astype(object, copy=False)
+    expected = np.dtype(triton_to_np_dtype(datatype))
+    if array.dtype != expected:
+        raise SeqrecError(f"{where}: takes an array of {expected}, found {array.dtype}")
+    return array
+
+
 def _decoded(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype != object:
         return array
@@ -288,59 +342,8 @@ def _decoded(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(texts, dtype=object).reshape(array.shape)
 
 
-def tensor(entry: Any, parameters: Mapping[str, Any] = MappingProxyType({})) -> Tensor:
-    """A model configuration's input or output, with the configuration's parameters."""
+def tensor(entry: Any, aligned_with: str = "") -> Tensor:
+    """A model configuration's input or output."""
     datatype = model_config_pb2.DataType.Name(entry.data_type).removeprefix("TYPE_")
-    aligned = parameters.get(f"aligned_with.{entry.name}")
-    return Tensor(
-        entry.name,
-        datatype.replace("STRING", "BYTES"),
-        tuple(entry.dims),
-        aligned.string_value if aligned else None,
-    )
-
-
-def values(value: object) -> list[Any]:
-    """A row's value for one input as a list."""
-    if value is None:
-        return []
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-
-
-def pack(model: str, tensor: Tensor, rows: Sequence[Row]) -> NDArray[Any]:
-    """(B, L): each row's values, padded to the longest with unknowns."""
-    if len(tensor.dims) != 1:
-        raise SeqrecError(f"{model} takes {tensor.name!r} of shape {tensor.dims}, not a plain list")
-    lists = [values(row.get(tensor.name)) for row in rows]
-    width = tensor.dims[0] if tensor.dims[0] >= 0 else max(map(len, lists))
-    array = np.full((len(rows), width), tensor.unknown, triton_to_np_dtype(tensor.datatype))
-    kind = KINDS.get(tensor.datatype, numbers.Integral)
-    for i, items in enumerate(lists):
-        where = f"{model}, row {i}, {tensor.name!r}"
-        if tensor.aligned_with:
-            history = values(rows[i].get(tensor.aligned_with))
-            items = _aligned(items, history, width, tensor.unknown)
-        if len(items) not in (0, width) and tensor.dims[0] >= 0:
-            raise SeqrecError(f"{where}: takes {width} values, found {len(items)}")
-        for item in items:
-            if not isinstance(item, kind):
-                raise SeqrecError(f"{where}: takes {kind.__name__} values, found {item!r}")
-        # numpy 1.26 wraps an integer that is too large, without a word.
-        if kind is numbers.Integral and items:
-            limits = np.iinfo(array.dtype)
-            if min(items) < limits.min or max(items) > limits.max:
-                raise SeqrecError(f"{where}: {tensor.datatype} goes to {limits.max}, found {items}")
-        try:
-            array[i, : len(items)] = [item.encode() for item in items] if kind is str else items
-        except UnicodeEncodeError as error:
-            raise SeqrecError(f"{where}: {error}") from error
-    return array
-
-
-def _aligned(items: list[Any], history: list[Any], width: int, unknown: object) -> list[Any]:
-    """What stands at the places of the last `width` events of a history, the last one's last."""
-    padded = items + [unknown] * (len(history) - len(items))
-    events = [item for item, event in zip(padded, history, strict=False) if event != ""]
-    return [unknown] * (width - len(events)) + events[-width:]
+    datatype = datatype.replace("STRING", "BYTES")
+    return Tensor(entry.name, datatype, tuple(entry.dims), aligned_with)

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seqrec_export.addresses import family, in_url
 from seqrec_export.control import Control
 from seqrec_export.errors import SeqrecError
 
@@ -67,9 +68,9 @@ def with_free_ports(endpoints: Endpoints) -> Endpoints:
 def listening(endpoints: Endpoints, work: Path) -> tuple[Control, list[str]]:
     """How the owner reaches the server, and Triton's options for that and for everybody else."""
     options = [
-        f"--grpc-address={endpoints.host}",
+        f"--grpc-address={in_url(endpoints.host)}",
         f"--grpc-port={endpoints.grpc_port}",
-        f"--metrics-address={endpoints.metrics_host}",
+        f"--metrics-address={_of_http(endpoints.metrics_host)}",
         f"--metrics-port={endpoints.metrics_port}",
     ]
     if tls := endpoints.tls:
@@ -98,6 +99,11 @@ def listening(endpoints: Endpoints, work: Path) -> tuple[Control, list[str]]:
     return Control((LOOPBACK, endpoints.http_port), headers), options
 
 
+def _of_http(host: str) -> str:
+    """A host as Triton's HTTP library takes it: a number, and IPv6 with a prefix."""
+    return f"ipv6:{host}" if family(host) is socket.AF_INET6 else socket.gethostbyname(host)
+
+
 def _require_usable(tls: ServerTLS) -> None:
     """Triton would only say that it cannot make a server of them."""
     for file in (tls.cert, tls.key, tls.client_ca):
@@ -122,12 +128,12 @@ def free_ports(wanted: Mapping[str, tuple[str, int]]) -> dict[str, int]:
     found = {}
     with ExitStack() as held:  # all at once, so that no two are the same
         for name, (host, port) in wanted.items():
-            listener = held.enter_context(socket.socket())
+            listener = held.enter_context(socket.socket(family(host)))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((host, port))
                 listener.listen()
-            except (OSError, OverflowError) as error:
+            except (OSError, OverflowError, UnicodeError) as error:
                 raise SeqrecError(f"cannot serve {name} on {host}:{port}: {error}") from error
             found[name] = listener.getsockname()[1]
     return found

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from seqrec_export import guard
+from seqrec_export.addresses import in_url, reached_at
 from seqrec_export.client import Client
 from seqrec_export.control import Control
 from seqrec_export.endpoints import Endpoints, listening, with_free_ports
@@ -52,7 +53,7 @@ class Server:
     @property
     def grpc_url(self) -> str:
         """Where a caller on this machine finds it."""
-        return f"{_reach(self.endpoints.host)}:{self.endpoints.grpc_port}"
+        return f"{in_url(reached_at(self.endpoints.host))}:{self.endpoints.grpc_port}"
 
     @property
     def http_url(self) -> str | None:
@@ -63,7 +64,8 @@ class Server:
     @property
     def metrics_url(self) -> str:
         """Where Prometheus finds its metrics."""
-        return f"http://{_reach(self.endpoints.metrics_host)}:{self.endpoints.metrics_port}/metrics"
+        host = in_url(reached_at(self.endpoints.metrics_host))
+        return f"http://{host}:{self.endpoints.metrics_port}/metrics"
 
     def running(self) -> bool:
         """Whether the server's process lives; `healthy` says whether its models answer."""
@@ -184,7 +186,7 @@ def launch(
         if not line:
             raise SeqrecError(f"Triton could not be run:\n{tail(log_path)}")
         deadline = time.monotonic() + timeout_seconds
-        metrics = (_reach(endpoints.metrics_host), endpoints.metrics_port)
+        metrics = (reached_at(endpoints.metrics_host), endpoints.metrics_port)
         while not (_answers(control, server_id) and _listens(*metrics)):  # it opens metrics last
             if process.poll() is not None:
                 raise SeqrecError(
@@ -244,10 +246,6 @@ def healthy(server: Server | str, *, timeout_seconds: float = 5.0) -> bool:
             return bool(served)
     except SeqrecError:
         return False
-
-
-def _reach(host: str) -> str:
-    return "127.0.0.1" if host == "0.0.0.0" else host
 
 
 def _answers(control: Control, name: str) -> bool:
