@@ -82,7 +82,8 @@ def draw(graph: Graph, vocabularies: Mapping[str, Vocabulary], batch: int, lengt
     rng = np.random.default_rng(0)
     request: Request = {}
     for spec in graph.inputs:
-        shape = (batch, length if spec.ragged else 1)
+        axis = spec.shape[1]
+        shape = (batch, axis if isinstance(axis, int) else length)
         if spec.vocabulary is not None:
             ids = np.array(vocabularies[spec.vocabulary].ids, dtype=object)
             request[spec.name] = rng.choice(ids, shape)

@@ -74,6 +74,17 @@ def test_axes_are_symbolic_by_name_and_ids_are_strings(served: Served) -> None:
 
 
 @over()
+def test_onnx_runtime_loads_the_file_without_a_warning(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 2
+    path = served.exported.model_file(served.graph.name)
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    assert capfd.readouterr().err == ""
+
+
+@over()
 def test_files_are_what_onnx_runtime_1_19_reads(served: Served) -> None:
     proto = model(served)
     onnx.checker.check_model(proto, full_check=True)

@@ -223,6 +223,10 @@ def halved(values: np.ndarray) -> np.ndarray:
     return values.clip(-largest, largest).astype(np.float16).astype(np.float32)
 
 
+def table_without_use(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(3, np.float32), "nobody's"))
+
+
 def newer_opset(model: onnx.ModelProto) -> None:
     model.ir_version = 13
     model.opset_import[0].version = 26
@@ -401,6 +405,7 @@ MUTATIONS = {
     ),
     "noise of TF32's size": Mutation("sasrec_encoder", {"values"}, model=tf32_noise),
     "weights in half precision": Mutation("two_tower", {"values"}, model=half_precision),
+    "a table that no node reads": Mutation("caser_scorer", {"format"}, model=table_without_use),
     "newer opset and IR": Mutation("caser_scorer", {"format"}, model=newer_opset),
     "an operator without CUDA kernel": Mutation(
         "mlink_scorer", {"cuda"}, model=operator_without_kernel
