@@ -473,6 +473,11 @@ def test_a_broken_export_is_refused_and_the_check_says_why(
     assert not (tmp_path / "repository").exists()
 
 
+def test_the_docs_say_how_many_there_are() -> None:
+    page = Path(__file__).parents[1] / "docs" / "parity.md"
+    assert f"in {len(MUTATIONS)} ways" in " ".join(page.read_text(encoding="utf-8").split())
+
+
 @pytest.mark.parametrize("name", sorted({m.graph for m in MUTATIONS.values()}))
 def test_what_was_not_broken_is_not_refused(
     name: str, exports: Callable[[str], Exported], tmp_path: Path
