@@ -67,7 +67,7 @@ def write(path: Path, text: str) -> Path:
         (HEAD + ROW + ",i,1,5\n", ["line 3", "user", "''"]),
         (HEAD + ROW + "u,NaN,1,5\n", ["line 3", "item", "'NaN'"]),
         (HEAD + ROW + "u,None,1,5\n", ["line 3", "item", "'None'"]),
-        (HEAD + ROW + 'u,"i,1,5\nu,j,2,5\n', ["line 3", "quote"]),
+        (HEAD + ROW + 'u,"i,1,5\nu,j,2,5\nu,k",3,5\n', ["line 3", "quote", "look like rows"]),
         (HEAD, ["only a header", "user, item, time, rating"]),
         (HEAD + "\n\n", ["only a header"]),
         ("", ["empty"]),

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from seqrec_export.errors import SeqrecError
 from seqrec_export.interactions import Interactions
 from seqrec_export.readers import hm, jdsearch, movielens, table
@@ -31,6 +33,8 @@ def read(spec: str, columns: Mapping[str, str] | None = None) -> Interactions:
     `columns` maps user, item, time, rating and event_type to column names, for `table`.
     Raises SeqrecError for an unknown reader, a missing file, and whatever is wrong in the file.
     """
+    if not spec.strip():
+        raise SeqrecError("the log has no name; write READER:PATH, or synthetic")
     name, _, rest = spec.partition(":")
     if name not in READERS:
         raise SeqrecError(
@@ -42,11 +46,21 @@ def read(spec: str, columns: Mapping[str, str] | None = None) -> Interactions:
     if columns and not reader.takes_columns:
         takers = ", ".join(other.name for other in READERS.values() if other.takes_columns)
         raise SeqrecError(f"{name} knows its columns; a column mapping is for {takers}")
-    return reader.read(rest, columns or {})
+    try:
+        return reader.read(rest, columns or {})
+    # What a disk, a file's encoding or Arrow objects to, if no reader has a better word for it.
+    except (OSError, UnicodeError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())
+        raise SeqrecError(
+            f"{spec} cannot be read: {said}; convert or fetch the file again"
+        ) from error
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise SeqrecError(f"{text}: {error}; write the whole path") from error
 
 
 def _synthetic(options: str, columns: Mapping[str, str]) -> Interactions:

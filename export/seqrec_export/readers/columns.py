@@ -15,6 +15,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from seqrec_export.errors import SeqrecError
+from seqrec_export.readers.arrow_types import is_text, plain
 from seqrec_export.readers.delimited import ID, TEXT, Layout, line_of_row, read_delimited
 
 
@@ -25,6 +26,7 @@ class Columns:
     path: Path
     layout: Layout | None  # None: Parquet, which has rows and no lines
     table: pa.Table
+    notes: list[str] = field(default_factory=list)  # what was noticed on the way, a sentence each
 
     def place(self, row: int) -> str:
         """Where a 0-based row stands: the file, and its 1-based line or row."""
@@ -70,6 +72,18 @@ class Columns:
                 "drop or fill these rows"
             )
         return column
+
+    def refuse_ids(
+        self, name: str, ids: pa.Array, codes: NDArray[np.int32], bad: pa.Array, why: str
+    ) -> None:
+        """Raises SeqrecError at the first row whose id is bad; `bad` is by distinct id."""
+        wrong = bad.to_numpy(zero_copy_only=False)
+        if wrong.any():
+            row = int(wrong[codes].argmax())
+            raise SeqrecError(
+                f"{self.place(row)}: {name} is {ids[codes[row]].as_py()!r}, {why} "
+                f"({int(wrong[codes].sum()):,} such rows); correct or drop these rows"
+            )
 
     def _flat(self, name: str) -> pa.ChunkedArray:
         column = self.table.column(name)
@@ -133,18 +147,26 @@ def load(
     require_columns(path, column_names(path, layout), names)
     if layout is not None:
         types = {name: ID if name in ids else TEXT for name in names}
-        return Columns(path=path, layout=layout, table=read_delimited(path, layout, types))
+        table, layout, notes = read_delimited(path, layout, types)
+        return Columns(path=path, layout=layout, table=table, notes=[*notes])
     file = _opened(path, ids)
     try:
         table = file.read(columns=list(names))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
     if not table.num_rows:
         raise SeqrecError(
             f"{path} has columns ({', '.join(file.schema_arrow.names)}) and no rows; "
             "export it again"
         )
+    uuids = _uuid_columns(file)
+    table = pa.table({name: plain(table[name], is_uuid=name in uuids) for name in names})
     return Columns(path=path, layout=None, table=table)
+
+
+def _uuid_columns(file: pyarrow.parquet.ParquetFile) -> set[str]:
+    columns = map(file.schema.column, range(len(file.schema.names)))
+    return {column.path for column in columns if column.logical_type.type == "UUID"}
 
 
 def require_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
@@ -182,11 +204,6 @@ def dictionary(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
     return column.chunk(0).dictionary, np.concatenate(rows).astype(np.int32, copy=False)
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds plain text."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
 def as_objects(column: pa.ChunkedArray) -> pd.Series[str]:
     """The values as Python objects, for the error path."""
     return pd.Series(column.to_pylist(), dtype=object)
@@ -196,8 +213,11 @@ def _opened(path: Path, ids: Sequence[str]) -> pyarrow.parquet.ParquetFile:
     try:
         schema = pyarrow.parquet.read_schema(path)
         coded = [name for name in ids if is_text(schema.field(name).type)]
-        return pyarrow.parquet.ParquetFile(path, read_dictionary=coded)
-    except (pa.ArrowInvalid, OSError) as error:
+        # Spark's 96 bits hold microseconds; as nanoseconds the year 9999 would be another.
+        return pyarrow.parquet.ParquetFile(
+            path, read_dictionary=coded, coerce_int96_timestamp_unit="us"
+        )
+    except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.readers.files import broken_gzip, first_line, is_gzip, lines, open_stream
+from seqrec_export.readers.files import (
+    UNDECODED,
+    broken_gzip,
+    first_line,
+    is_gzip,
+    lines,
+    open_stream,
+    undecoded,
+)
+from seqrec_export.readers.quoting import QUOTE, quoting
 
 # Values are read as text and parsed by us, so that an error can name its line.
 TEXT = pa.string()
@@ -29,6 +38,7 @@ class Layout:
     delimiter: str
     header: bool  # whether the first line holds the names
     quoted: bool  # whether "..." may hold the delimiter
+    multiline: bool = False  # whether it may hold line ends
 
 
 def header_layout(path: Path) -> Layout:
@@ -39,27 +49,76 @@ def header_layout(path: Path) -> Layout:
     return Layout(names=names, delimiter=delimiter, header=True, quoted=True)
 
 
-def read_delimited(path: Path, layout: Layout, types: Mapping[str, pa.DataType]) -> pa.Table:
-    """The columns in `types` (TEXT or ID each). Raises SeqrecError naming the first bad line."""
-    try:
-        with open_stream(path) as stream:
-            table = pyarrow.csv.read_csv(stream, *_options(layout, types))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _explained(path, layout, error) from error
+def read_delimited(
+    path: Path, layout: Layout, types: Mapping[str, pa.DataType]
+) -> tuple[pa.Table, Layout, tuple[str, ...]]:
+    """The columns in `types` (TEXT or ID each), the layout as it turned out, and notes.
+
+    Raises SeqrecError naming the first bad line.
+    """
+    table, error, quotes = _attempt(path, layout, types)
+    notes: tuple[str, ...] = ()
+    if layout.quoted and quotes:
+        places = tuple(layout.names.index(name) for name in types)
+        rows = None if table is None else table.num_rows
+        meant = quoting(path, layout.delimiter, len(layout.names), places, rows)
+        if (meant.quoted, meant.multiline) != (layout.quoted, layout.multiline):
+            layout = replace(layout, quoted=meant.quoted, multiline=meant.multiline)
+            notes = (meant.note,) if meant.note else ()
+            table, error, _ = _attempt(path, layout, types)
+    if error is not None:
+        raise _explained(path, layout, types, error) from error
+    assert table is not None
     if not table.num_rows:
         raise no_rows(path, layout)
-    return table
+    return table, layout, notes
 
 
 def read_batches(
     path: Path, layout: Layout, types: Mapping[str, pa.DataType]
 ) -> Iterator[pa.RecordBatch]:
-    """As read_delimited, a few thousand rows at a time."""
+    """As read_delimited, a few thousand rows at a time; quotes are what the layout says."""
     try:
         with open_stream(path) as stream:
             yield from pyarrow.csv.open_csv(stream, *_options(layout, types))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _explained(path, layout, error) from error
+    except (pa.ArrowInvalid, OSError, UnicodeError) as error:
+        raise _explained(path, layout, types, error) from error
+
+
+class _Watched:
+    """A stream that remembers whether a quote came by, which costs less than a look of its own."""
+
+    closed = False
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream, self.quotes = stream, False
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        block: bytes = self._stream.read(size)
+        self.quotes = self.quotes or QUOTE in block
+        return block
+
+    def readable(self) -> bool:
+        """What Arrow asks of a file."""
+        return True
+
+    def close(self) -> None:
+        """What is watched is closed by who opened it."""
+
+
+def _attempt(
+    path: Path, layout: Layout, types: Mapping[str, pa.DataType]
+) -> tuple[pa.Table | None, Exception | None, bool]:
+    """(the table, or else what went wrong; whether there was a quote)."""
+    with open_stream(path) as stream:
+        watched = _Watched(stream)
+        try:
+            file = pa.PythonFile(watched, mode="r")
+            table = pyarrow.csv.read_csv(file, *_options(layout, types))
+        except (pa.ArrowInvalid, OSError, UnicodeError) as error:
+            return None, error, watched.quotes
+    return table, None, watched.quotes
 
 
 def line_of_row(path: Path, layout: Layout, row: int) -> int:
@@ -72,7 +131,7 @@ def line_of_row(path: Path, layout: Layout, row: int) -> int:
 
 def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """(line, fields) of each row; blank lines are skipped. Slow: for error messages."""
-    text = lines(path)
+    text = lines(path, strict=False)
     if layout.header:
         next(text, None)
     first = 2 if layout.header else 1
@@ -108,7 +167,9 @@ def _options(
             block_size=BLOCK_BYTES,
         ),
         pyarrow.csv.ParseOptions(
-            delimiter=layout.delimiter, quote_char='"' if layout.quoted else False
+            delimiter=layout.delimiter,
+            quote_char='"' if layout.quoted else False,
+            newlines_in_values=layout.multiline,
         ),
         pyarrow.csv.ConvertOptions(
             column_types=dict(types), include_columns=list(types), strings_can_be_null=False
@@ -116,11 +177,14 @@ def _options(
     )
 
 
-def _explained(path: Path, layout: Layout, error: Exception) -> SeqrecError:
+def _explained(
+    path: Path, layout: Layout, types: Mapping[str, pa.DataType], error: Exception
+) -> SeqrecError:
     """A second, slower reading that finds the line Arrow stumbled over."""
     if isinstance(error, OSError) and not isinstance(error, pa.ArrowInvalid) and is_gzip(path):
         return broken_gzip(path, error)
     expected, found_any = len(layout.names), False
+    places = [layout.names.index(name) for name in types]
     for line, fields in records(path, layout):
         found_any = True
         if len(fields) != expected:
@@ -129,6 +193,8 @@ def _explained(path: Path, layout: Layout, error: Exception) -> SeqrecError:
                 f"{expected} were expected ({', '.join(name for name in layout.names if name)}); "
                 f"check the separator, {layout.delimiter!r}, and the quotes there"
             )
+        for odd in filter(None, (UNDECODED.search(fields[place]) for place in places)):
+            return undecoded(path, line, odd[0])
     if not found_any:
         return no_rows(path, layout)
     return SeqrecError(f"{path} cannot be read as delimited text: {error}")

@@ -44,6 +44,7 @@ def read(path: Path) -> Interactions:
     users, user_rows = factorise(log, "customer_id")
     items, item_rows = article_ids(log)
     times = _times(log)
+    notes += tuple(log.notes)
     del log
     user_features, item_features = None, None
     if customers is not None:
@@ -115,6 +116,7 @@ def _customers(path: Path, users: pa.Array) -> tuple[pa.Array, pd.DataFrame, tup
     table = _load(path, ("customer_id", "club_member_status"), ("age",))
     ids, rows = factorise(table, "customer_id")
     users, at, notes = _joined(path, users, ids, rows)
+    notes += tuple(table.notes)
     age = np.full(len(users), np.nan, np.float32)
     age[at] = table.numbers("age", optional=True)
     status = np.full(len(users), None, object)
@@ -130,6 +132,7 @@ def _article_features(
     table = _load(path, ("article_id", *names), ())
     ids, rows = article_ids(table)
     items, at, notes = _joined(path, items, ids, rows)
+    notes += tuple(table.notes)
     features = {}
     for name in names:
         values = np.full(len(items), "", object)

@@ -14,6 +14,7 @@ from seqrec_export.readers.columns import Columns, dictionary
 
 # What other programs write where an id is missing; compared in lower case.
 MISSING = ("", "nan", "null", "none", "<na>", "nat")
+_SPACES = " \t\xa0"
 _BLOCK = 1 << 16  # events
 _TIES_NOTED = 0.1  # of the events; where a day is all the time there is, it is most of them
 
@@ -21,32 +22,57 @@ _TIES_NOTED = 0.1  # of the events; where a day is all the time there is, it is 
 def factorise(columns: Columns, name: str) -> tuple[pa.Array, NDArray[np.int32]]:
     """(distinct ids as text, (N,) rows of them), in order of first appearance.
 
-    Whole numbers lose a trailing ".0" if every id of the column has one: they are integers that
-    passed through floats. Raises SeqrecError at the first missing id.
+    Ids are what the file shows, but for two things, which `columns.notes` tells: spaces next to a
+    separator are none of the id, as in the header; and if all ids of a column are whole numbers,
+    some of them with a point, they are integers that passed through floats or decimals, and lose
+    it. Raises SeqrecError at the first missing id.
     """
-    distinct, codes = encode(columns.complete(name))
     try:
+        distinct, codes = encode(columns.complete(name))
         ids = _as_text(distinct)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        kind = columns.table.column(name).type
         raise SeqrecError(
-            f"{columns.path}: column {name} holds {distinct.type}; ids must be text or integers"
+            f"{columns.path}: column {name} holds {kind}; ids must be text or integers"
         ) from error
-    missing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(ids)), pa.array(MISSING)).to_numpy(
-        zero_copy_only=False
-    )
-    if missing.any():
-        row = int(missing[codes].argmax())
-        raise SeqrecError(
-            f"{columns.place(row)}: {name} is {ids[codes[row]].as_py()!r}, which is no id "
-            f"({int(missing[codes].sum()):,} such rows); drop these rows"
-        )
-    broken = pc.match_substring_regex(ids, r"[\r\n]").to_numpy(zero_copy_only=False)
-    if broken.any():
-        row = int(broken[codes].argmax())
-        raise SeqrecError(
-            f"{columns.place(row)}: {name} runs over several lines; is a quote left open there?"
-        )
+    missing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(ids)), pa.array(MISSING, ids.type))
+    columns.refuse_ids(name, ids, codes, missing, "which is no id")
+    broken = pc.match_substring_regex(ids, r"[\r\n]")
+    columns.refuse_ids(name, ids, codes, broken, "of several lines; is a quote left open there")
+    ended = pc.match_substring(ids, "\0")
+    columns.refuse_ids(name, ids, codes, ended, "with a NUL, which ends a text for many programs")
+    ids = _without_point(columns, name, _without_spaces(columns, name, ids))
     return merge(ids, codes)
+
+
+def _without_spaces(columns: Columns, name: str, ids: pa.Array) -> pa.Array:
+    bare = pc.utf8_trim(ids, _SPACES)
+    if not (changed := int(pc.sum(pc.not_equal(bare, ids)).as_py() or 0)):
+        return ids
+    # Nobody writes a space behind a tab; and what has types, has no separators.
+    if columns.layout is None or columns.layout.delimiter == "\t":
+        columns.notes.append(
+            f"{changed:,} of {len(ids):,} ids of column {name} begin or end with a space, which is "
+            "part of them."
+        )
+        return ids
+    columns.notes.append(f"Spaces around {changed:,} ids of column {name} were taken away.")
+    return bare
+
+
+def _without_point(columns: Columns, name: str, ids: pa.Array) -> pa.Array:
+    pointed = pc.match_substring(ids, ".")
+    if not pc.any(pointed).as_py():
+        return ids
+    if not pc.all(pc.match_substring_regex(ids, r"^-?\d+(\.0+)?$")).as_py():
+        return ids
+    bare = pc.replace_substring_regex(ids, r"\.0+$", "")
+    first = pc.index(pointed, True).as_py()
+    columns.notes.append(
+        f"All ids of column {name} are whole numbers: {ids[first].as_py()} was read as "
+        f"{bare[first].as_py()}."
+    )
+    return bare
 
 
 def encode(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
@@ -178,15 +204,14 @@ def _count_repeats(
 
 def _as_text(values: pa.Array) -> pa.Array:
     """Distinct ids as text; NaN becomes "nan", which is then found missing."""
-    if pa.types.is_boolean(values.type):
-        raise pa.ArrowInvalid(f"{values.type} holds no ids")
-    if pa.types.is_floating(values.type):
+    kind = values.type
+    if pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
+        raise pa.ArrowInvalid(f"{kind} holds no ids")
+    if pa.types.is_floating(kind):
         known = values.filter(pc.is_finite(values))
         if len(known) == len(values) and pc.all(pc.equal(pc.floor(known), known)).as_py():
             return values.cast(pa.int64()).cast(pa.string())
-        return values.cast(pa.float64()).cast(pa.string())
-    ids = pc.fill_null(values.cast(pa.string()), "")
-    whole = pc.match_substring_regex(ids, r"^-?\d+\.0$")
-    if pc.all(whole).as_py():
-        return pc.utf8_slice_codeunits(ids, 0, -2)
-    return ids
+        return values.cast(pa.string())
+    if pa.types.is_decimal(kind):  # Arrow writes some as 1.2E+3
+        return pa.array([f"{value:f}" for value in values.to_pylist()], pa.string())
+    return pc.fill_null(values.cast(pa.string()), "")

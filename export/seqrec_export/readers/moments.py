@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.readers.columns import as_float, as_objects, is_text
+from seqrec_export.readers.arrow_types import is_text
+from seqrec_export.readers.columns import as_float, as_objects
 
 Whole = NDArray[np.int64]
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}

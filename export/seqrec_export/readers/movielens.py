@@ -58,7 +58,8 @@ def read(path: Path) -> Interactions:
         event_types=None if types is None else types.astype(np.int32),
         event_type_ids=type_ids,
         source=f"movielens:{path}",
-        notes=times.notes
+        notes=tuple(columns.notes)
+        + times.notes
         + optional.notes
         + event_notes(user_rows, item_rows, times.seconds, times.nanoseconds),
         unreadable=optional.unreadable,

@@ -69,7 +69,8 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
         event_types=types,
         event_type_ids=type_ids,
         source=f"table:{path}",
-        notes=times.notes
+        notes=tuple(data.notes)
+        + times.notes
         + optional.notes
         + event_notes(user_rows, item_rows, times.seconds, times.nanoseconds),
         unreadable=optional.unreadable,
