@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import layouts
 import numpy as np
 from certificates import make_certificates
 from compilers import complaints
@@ -38,7 +39,9 @@ from tritonclient.grpc.service_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
 )
+from wire import read_request
 
+from seqrec_export.client import ALIGNED_WITH
 from seqrec_export.client_code import LANGUAGES, write_clients
 from seqrec_export.endpoints import Endpoints, ServerTLS
 from seqrec_export.folders import read_json
@@ -58,10 +61,12 @@ CASES = {
     "deadline",
     "retries",
     "malformed answer",
+    "laid out",
     "tls",
 }
 # How often a client has to ask: UNAVAILABLE is tried three times in all, INTERNAL once.
 TRIES = {"unavailable_twice": 3, "unavailable": 3, "internal": 1, "torn": 1}
+TRIES |= {layouts.MODEL: layouts.CALLS}
 BUILD_SECONDS, RUN_SECONDS = 600, 300
 
 
@@ -78,6 +83,13 @@ class Scripted(GRPCInferenceServiceServicer):
         match request.model_name:
             case "unavailable_twice" if self.calls[request.model_name] > 2:
                 return _answer(b"\1\0\0\0a\1\0\0\0b")
+            case layouts.MODEL:
+                call = self.calls[layouts.MODEL] - 1
+                if wrong := layouts.complaint(call, read_request(request)):
+                    context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong)
+                rows = request.inputs[0].shape[0]
+                numbers = call * layouts.MAX_BATCH_SIZE + np.arange(rows)
+                return _tensors(("known_items", "INT32", [rows, 1], numbers.astype("<i4")))
             case "torn":
                 return _answer(b"\1\0\0\0a\7\0\0\0b")
             case "internal":
@@ -91,21 +103,33 @@ class Scripted(GRPCInferenceServiceServicer):
         """What the Python client asks for before it calls a model."""
         answer = ModelConfigResponse()
         answer.config.max_batch_size = 64
-        answer.config.input.add(name="history_item_ids", data_type="TYPE_STRING", dims=[-1])
+        answer.config.input.add(name=layouts.HISTORY, data_type="TYPE_STRING", dims=[-1])
+        if request.name == layouts.MODEL:
+            answer.config.max_batch_size = layouts.MAX_BATCH_SIZE
+            numbers = answer.config.input.add(name=layouts.NUMBERS, data_type="TYPE_FP32")
+            numbers.dims.append(layouts.WIDTH)
+            follows = answer.config.parameters[f"{ALIGNED_WITH}{layouts.NUMBERS}"]
+            follows.string_value = layouts.HISTORY
+            answer.config.output.add(name="known_items", data_type="TYPE_INT32", dims=[1])
+            return answer
         for name, kind in (("item_ids", "STRING"), ("scores", "FP32"), ("known_items", "INT32")):
             answer.config.output.add(name=name, data_type=f"TYPE_{kind}", dims=[-1])
         return answer
 
 
 def _answer(item_ids: bytes) -> ModelInferResponse:
-    answer = ModelInferResponse()
-    for name, datatype, shape, data in (
+    return _tensors(
         ("item_ids", "BYTES", [1, 2], item_ids),
-        ("scores", "FP32", [1, 2], np.array([2, 1], "<f4").tobytes()),
-        ("known_items", "INT32", [1, 1], np.array([1], "<i4").tobytes()),
-    ):
+        ("scores", "FP32", [1, 2], np.array([2, 1], "<f4")),
+        ("known_items", "INT32", [1, 1], np.array([1], "<i4")),
+    )
+
+
+def _tensors(*tensors: tuple[str, str, list[int], Any]) -> ModelInferResponse:
+    answer = ModelInferResponse()
+    for name, datatype, shape, data in tensors:
         answer.outputs.add(name=name, datatype=datatype, shape=shape)
-        answer.raw_output_contents.append(data)
+        answer.raw_output_contents.append(bytes(data))
     return answer
 
 
@@ -142,6 +166,8 @@ def all_served(repository: Path) -> Iterator[dict[str, str]]:
     """What a conformance program is told of the servers that do not change."""
     with tempfile.TemporaryDirectory() as pem:
         make_certificates(Path(pem))
+        lists = Path(pem) / "layouts"
+        layouts.write_layouts(lists)
         files = {name: Path(pem) / name for name in ("ca.pem", "server.pem", "server.key")}
         tls = ServerTLS(
             cert=files["server.pem"], key=files["server.key"], client_ca=files["ca.pem"]
@@ -156,6 +182,7 @@ def all_served(repository: Path) -> Iterator[dict[str, str]]:
             yield {
                 "--url": server.grpc_url,
                 "--repository": str(repository),
+                "--layouts": str(lists),
                 "--gone": nowhere,
                 "--silent": silence,
                 "--tls-url": with_tls.grpc_url,

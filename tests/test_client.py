@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import layouts
 import numpy as np
 import pytest
 from conformance import scripted
@@ -179,26 +180,32 @@ def test_a_malformed_answer_is_said() -> None:
             client.recommend("internal", [{}])
 
 
-@pytest.mark.parametrize(
-    ("items", "history", "width", "expected"),
-    [
-        ([1, 2, 3], ["a", "b", "c"], 3, [1, 2, 3]),
-        ([1, 2, 3], ["a", "b", "c"], 5, [NAN, NAN, 1, 2, 3]),
-        ([1, 2, 3], ["a", "b", "c"], 2, [2, 3]),
-        ([1, 2, 3], ["a", "", "c"], 3, [NAN, 1, 3]),  # padding is no event, whatever its value
-        ([1, 2, 3, 4], ["", "b", "", "d"], 2, [2, 4]),
-        ([1, 2, 3], ["a", "b", "c", "", ""], 3, [1, 2, 3]),
-        ([1], ["a", "b", "c"], 3, [1, NAN, NAN]),  # shorter: unknown at the end
-        ([1, 2, 3, 4], ["a", "b"], 3, [NAN, 1, 2]),  # longer: the rest belongs to nothing
-        ([], ["a"], 2, [NAN, NAN]),
-        ([1, 2], [], 2, [NAN, NAN]),
-        ([1, 2], ["", ""], 2, [NAN, NAN]),
-        ([1, 2], ["\0a", "b"], 2, [NAN, 2]),  # the server cuts the id at NUL, and it is empty
-        ([1, 2], ["a\0", "b"], 2, [1, 2]),
-        ([1], ["a"], 0, []),
-    ],
-)
+@pytest.mark.parametrize(("history", "items", "expected"), layouts.LAYOUTS)
 def test_a_list_is_laid_out_by_its_history(
-    items: list[float], history: list[str], width: int, expected: list[float]
+    history: list[str], items: list[float], expected: list[float]
 ) -> None:
-    assert repr(align(items, history, width, NAN)) == repr(expected)
+    assert np.array_equal(align(items, history, layouts.WIDTH, NAN), expected, equal_nan=True)
+    assert align(items, history, 0, NAN) == []
+
+
+def test_lists_of_any_length_are_laid_out_on_the_wire() -> None:
+    rows = [{layouts.HISTORY: history, layouts.NUMBERS: n} for history, n, _ in layouts.LAYOUTS]
+    with scripted() as (url, script), Client(url) as client:
+        answers = client.call(layouts.MODEL, rows)
+        assert [int(row["known_items"][0]) for row in answers] == list(range(len(rows)))
+        assert script.calls[layouts.MODEL] == layouts.CALLS
+
+
+def test_raw_tensors_stay_raw(client: Client) -> None:
+    width = client.signature("mlink").inputs["history_ratings"].dims[0]
+    ids = [["0251136780", "", "0239708308"]]
+    laid_out = np.full((1, width), NAN, np.float32)
+    laid_out[0, -2:] = 1, 5
+    candidates = np.array([["0298397997"]])
+    raw = {"history_item_ids": np.array(ids), "history_ratings": laid_out}
+    row = {"history_item_ids": ids[0], "history_ratings": [1, 3, 5]}
+    (scores,) = client.score("mlink", [row | {"candidate_ids": candidates[0]}])
+    answer = client.infer("mlink", raw | {"candidate_ids": candidates})
+    np.testing.assert_array_equal(answer["scores"][0], scores)
+    with pytest.raises(SeqrecError):
+        client.infer("mlink", raw | {"history_ratings": laid_out[:, 1:]})

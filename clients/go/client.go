@@ -2,9 +2,10 @@ package seqrec
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"math"
-	"math/rand"
 	"strings"
 	"time"
 
@@ -161,12 +162,22 @@ func (c *Client) retry(ctx context.Context, model string, attempt func() error) 
 			return failure
 		}
 		select {
-		case <-time.After(longest/2 + time.Duration(rand.Int63n(int64(longest/2)))):
+		case <-time.After(pause(longest)):
 			longest *= 2
 		case <-ctx.Done():
 			return failure
 		}
 	}
+}
+
+// pause is from half of the longest to all of it, so that many clients do not come back at once.
+// Until Go 1.20 math/rand begins with the same number in every process.
+func pause(longest time.Duration) time.Duration {
+	var random [8]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return longest
+	}
+	return longest/2 + time.Duration(binary.LittleEndian.Uint64(random[:])%uint64(longest/2))
 }
 
 func (c *Client) fail(code codes.Code, model, format string, values ...any) *Error {

@@ -16,6 +16,12 @@ type Tensor struct {
 	Name     string
 	Datatype string // BYTES, FP32 or INT32
 	Size     int    // how many values a row has; Any where that is up to the row
+
+	// AlignedWith names the history that an input follows, or is empty. A row has a list of any
+	// length then, parallel to the history; on the wire it is laid out in Size values, so that the
+	// last one belongs to the history's last event that is no padding. For lists that are laid out
+	// already, leave it empty.
+	AlignedWith string
 }
 
 // Contract says what a model takes and gives.
@@ -52,13 +58,16 @@ func ReadContract(path string) (*Contract, error) {
 type published struct {
 	Name, Datatype string
 	Shape          [2]any
+	AlignedWith    string `json:"aligned_with"`
 }
 
 func tensors(entries []published) []Tensor {
 	made := make([]Tensor, len(entries))
 	for i, entry := range entries {
 		size, _ := entry.Shape[1].(float64)
-		made[i] = Tensor{Name: entry.Name, Datatype: entry.Datatype, Size: int(size)}
+		made[i] = Tensor{
+			Name: entry.Name, Datatype: entry.Datatype, Size: int(size), AlignedWith: entry.AlignedWith,
+		}
 	}
 	return made
 }

@@ -2,6 +2,7 @@ package seqrec
 
 import (
 	"fmt"
+	"math"
 	"unicode/utf8"
 )
 
@@ -42,6 +43,31 @@ func (r Row) size(name string) int {
 	return 0
 }
 
+// laidOut is a row's list for an input that follows a history, as it goes over the wire: the value
+// at place Size - j belongs to the history's j-th last event, and is NaN where there is none.
+func (r Row) laidOut(tensor Tensor) Floats {
+	values, _ := r[tensor.Name].(Floats)
+	history, _ := r[tensor.AlignedWith].(Strings)
+	laid := make(Floats, tensor.Size)
+	place := tensor.Size
+	for i := len(history) - 1; i >= 0 && place > 0; i-- {
+		// An empty id is padding. The server cuts an id at NUL, which may leave an empty one.
+		if history[i] != "" && history[i][0] != 0 {
+			place--
+			laid[place] = unknown
+			if i < len(values) {
+				laid[place] = values[i]
+			}
+		}
+	}
+	for i := range laid[:place] {
+		laid[i] = unknown
+	}
+	return laid
+}
+
+var unknown = float32(math.NaN())
+
 // check finds what the server would refuse, or what would not arrive as it was meant.
 func (c *Contract) check(row Row) error {
 	for name, value := range row {
@@ -55,7 +81,8 @@ func (c *Contract) check(row Row) error {
 		if value.datatype() != tensor.Datatype {
 			return fmt.Errorf("%q: takes %s, found %s", name, tensor.Datatype, value.datatype())
 		}
-		if size := value.size(); tensor.Size != Any && size != 0 && size != tensor.Size {
+		anyLength := tensor.Size == Any || tensor.AlignedWith != ""
+		if size := value.size(); !anyLength && size != 0 && size != tensor.Size {
 			return fmt.Errorf("%q: takes %d values or none, found %d", name, tensor.Size, size)
 		}
 		texts, _ := value.(Strings)

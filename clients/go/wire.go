@@ -16,7 +16,10 @@ const candidates = "candidate_ids"
 func encode(contract *Contract, rows []Row) *inference.ModelInferRequest {
 	request := &inference.ModelInferRequest{ModelName: contract.Model}
 	for _, tensor := range contract.Inputs {
-		width := tensor.Size
+		width, rows := tensor.Size, rows
+		if tensor.AlignedWith != "" {
+			rows = laidOut(tensor, rows)
+		}
 		if width == Any {
 			for _, row := range rows {
 				if size := row.size(tensor.Name); size > width {
@@ -34,6 +37,14 @@ func encode(contract *Contract, rows []Row) *inference.ModelInferRequest {
 	return request
 }
 
+func laidOut(tensor Tensor, rows []Row) []Row {
+	made := make([]Row, len(rows))
+	for i, row := range rows {
+		made[i] = Row{tensor.Name: row.laidOut(tensor)}
+	}
+	return made
+}
+
 func contents(tensor Tensor, rows []Row, width int) *inference.InferTensorContents {
 	switch tensor.Datatype {
 	case "BYTES":
@@ -44,7 +55,6 @@ func contents(tensor Tensor, rows []Row, width int) *inference.InferTensorConten
 		}
 		return &inference.InferTensorContents{BytesContents: bytes}
 	case "FP32":
-		unknown := float32(math.NaN())
 		return &inference.InferTensorContents{
 			Fp32Contents: padded[Floats](rows, tensor.Name, width, unknown),
 		}

@@ -48,11 +48,20 @@ class Field:
     datatype: str  # BYTES, FP32 or INT32
     size: int | None  # how many values a row has, None for a list of any length
     meaning: str
+    aligned_with: str = ""  # the history by which a client lays out a list of any length
 
     @property
     def scalar(self) -> bool:
         """Whether a row has one value."""
-        return self.size == 1
+        return self.size == 1 and not self.aligned_with
+
+    @property
+    def given(self) -> str:
+        """What a caller of a typed client gives, who does not lay out lists."""
+        if not self.aligned_with:
+            return self.meaning
+        what, _, _ = self.meaning.partition(", of the last ")
+        return f"{what}, parallel to {self.aligned_with}, in its order; NaN is unknown"
 
     @property
     def snake(self) -> str:
@@ -190,7 +199,8 @@ def _require_distinct(names: Sequence[str], what: str) -> None:
 def _field(entry: dict[str, Any]) -> Field:
     _, size = entry["shape"]
     size = size if isinstance(size, int) else None
-    return Field(entry["name"], entry["datatype"], size, entry["meaning"])
+    aligned_with = entry.get("aligned_with", "")
+    return Field(entry["name"], entry["datatype"], size, entry["meaning"], aligned_with)
 
 
 def _render(folder: Path, served: Sequence[Served]) -> None:

@@ -66,6 +66,21 @@ void retries(const std::string& address) {
   fails_with(StatusCode::INTERNAL, "", [&] { client.call(like("internal"), one_item); });
 }
 
+// Rows whose lists follow their histories, to a server that looks at what comes.
+void laid_out(const Servers& servers) {
+  const auto models = read_repository(servers.layouts, false);
+  const auto& [contract, requests] = models.at(0);
+  std::vector<Row> rows;
+  for (const Golden& request : requests) rows.push_back(request.rows.at(0));
+  const std::vector<Row> answers = Client(servers.flaky).call(contract, rows);
+  if (answers.size() != rows.size()) throw std::runtime_error("rows missing");
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    if (const auto found = requests[i].differs(0, answers[i]); !found.empty()) {
+      throw std::runtime_error(found);
+    }
+  }
+}
+
 void encrypted(const Servers& servers, const Golden& request) {
   const auto call = [&](const seqrec::Tls& tls) {
     Options options;
@@ -139,6 +154,9 @@ std::vector<Case> cases(const Client& client, const std::vector<Served>& models,
                         Client(servers.flaky).call(like("torn"), one_item);
                       });
                     }});
+  }
+  if (!servers.flaky.empty() && !servers.layouts.empty()) {
+    made.push_back({"laid out", [&] { laid_out(servers); }});
   }
   if (!servers.tls_url.empty() && sasrec != models.end()) {
     const Golden& first = sasrec->requests.at(0);

@@ -12,7 +12,7 @@ namespace conformance {
 
 /// Addresses; a case whose server is not given is left out.
 struct Servers {
-  std::string gone, silent, flaky, tls_url;
+  std::string gone, silent, flaky, layouts, tls_url;
   seqrec::Tls tls;
 };
 

@@ -41,20 +41,23 @@ float number(const Json& json) {
 std::int32_t integer(const Json& json) { return static_cast<std::int32_t>(json.number_value()); }
 
 // A published shape is ["batch", 100], or ["batch", "length"] where any length goes.
-std::vector<seqrec::Tensor> tensors(const Json& entries) {
+std::vector<seqrec::Tensor> tensors(const Json& entries, bool laid_out) {
   std::vector<seqrec::Tensor> made;
   for (const Json& entry : entries.list_value().values()) {
     const double size = at(entry, "shape").list_value().values(1).number_value();
     made.push_back({text(at(entry, "name")), text(at(entry, "datatype")),
                     static_cast<std::size_t>(size)});
+    const auto& fields = entry.struct_value().fields();
+    const auto follows = fields.find("aligned_with");
+    if (!laid_out && follows != fields.end()) made.back().aligned_with = text(follows->second);
   }
   return made;
 }
 
-seqrec::Contract contract_of(const fs::path& model) {
+seqrec::Contract contract_of(const fs::path& model, bool laid_out) {
   const Json json = read(model / "contract.json");
   return {text(at(json, "model")), static_cast<std::size_t>(integer(at(json, "max_batch_size"))),
-          tensors(at(json, "inputs")), tensors(at(json, "outputs"))};
+          tensors(at(json, "inputs"), laid_out), tensors(at(json, "outputs"), laid_out)};
 }
 
 template <typename Parse>
@@ -113,14 +116,16 @@ std::vector<Golden> requests_of(const fs::path& model) {
 
 }  // namespace
 
-std::vector<Served> read_repository(const std::string& folder) {
+std::vector<Served> read_repository(const std::string& folder, bool laid_out) {
   std::vector<fs::path> models;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (fs::exists(entry.path() / "contract.json")) models.push_back(entry.path());
   }
   std::sort(models.begin(), models.end());
   std::vector<Served> served;
-  for (const fs::path& model : models) served.push_back({contract_of(model), requests_of(model)});
+  for (const fs::path& model : models) {
+    served.push_back({contract_of(model, laid_out), requests_of(model)});
+  }
   return served;
 }
 

@@ -22,7 +22,8 @@ struct Served {
   std::vector<Golden> requests;
 };
 
-/// Each model's contract and the requests of its newest version, by name.
-std::vector<Served> read_repository(const std::string& folder);
+/// Each model's contract and the requests of its newest version, by name. These hold tensors as they
+/// go over the wire: a client has nothing to lay out, unless it is asked for.
+std::vector<Served> read_repository(const std::string& folder, bool laid_out = true);
 
 }  // namespace conformance

@@ -79,8 +79,8 @@ std::string json(Report report) {
 // --name value, for each of these names.
 std::map<std::string, std::string> options(int argc, char** argv) {
   std::map<std::string, std::string> given;
-  for (const char* name : {"--url", "--repository", "--gone", "--silent", "--flaky", "--tls-url",
-                           "--tls-ca", "--tls-cert", "--tls-key"}) {
+  for (const char* name : {"--url", "--repository", "--gone", "--silent", "--flaky", "--layouts",
+                           "--tls-url", "--tls-ca", "--tls-cert", "--tls-key"}) {
     given[name];
   }
   for (int i = 1; i < argc; i += 2) {
@@ -111,7 +111,7 @@ int main(int argc, char** argv) try {
   }
   const conformance::Servers servers{
       given.at("--gone"),    given.at("--silent"),
-      given.at("--flaky"),   given.at("--tls-url"),
+      given.at("--flaky"),   given.at("--layouts"), given.at("--tls-url"),
       {given.at("--tls-ca"), given.at("--tls-cert"), given.at("--tls-key")}};
   for (const auto& [name, run] : conformance::cases(client, models, servers)) {
     try {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <stdexcept>
 #include <string_view>
 
@@ -56,6 +57,23 @@ std::size_t size_of(const Row& row, const std::string& input) {
   return found == row.end() ? 0 : size_of(found->second);
 }
 
+Floats laid_out(const Row& row, const Tensor& tensor) {
+  Floats laid(tensor.size, std::numeric_limits<float>::quiet_NaN());
+  const auto events = row.find(tensor.aligned_with);
+  const auto given = row.find(tensor.name);
+  if (events == row.end() || given == row.end()) return laid;
+  const auto& history = std::get<Strings>(events->second);
+  const auto& values = std::get<Floats>(given->second);
+  auto place = laid.rbegin();
+  for (std::size_t i = history.size(); i > 0 && place != laid.rend(); --i) {
+    // An empty id is padding. The server cuts an id at NUL, which may leave an empty one.
+    if (history[i - 1].empty() || history[i - 1].front() == '\0') continue;
+    if (i <= values.size()) *place = values[i - 1];
+    ++place;
+  }
+  return laid;
+}
+
 void check(const Contract& contract, const Row& row) {
   for (const auto& [name, value] : row) {
     const auto tensor =
@@ -70,7 +88,8 @@ void check(const Contract& contract, const Row& row) {
                                   datatypes[value.index()]);
     }
     const std::size_t size = size_of(value);
-    if (tensor->size != any && size != 0 && size != tensor->size) {
+    const bool any_length = tensor->size == any || !tensor->aligned_with.empty();
+    if (!any_length && size != 0 && size != tensor->size) {
       throw std::invalid_argument(name + ": takes " + std::to_string(tensor->size) +
                                   " values or none, found " + std::to_string(size));
     }

@@ -27,6 +27,14 @@ void pad(Batch batch, const std::string& name, std::size_t width,
   }
 }
 
+// The rows' lists for an input that follows a history, or nothing for another input.
+std::vector<Row> laid_out(Batch batch, const Tensor& tensor) {
+  std::vector<Row> laid;
+  if (tensor.aligned_with.empty()) return laid;
+  for (const Row& row : batch) laid.push_back({{tensor.name, seqrec::laid_out(row, tensor)}});
+  return laid;
+}
+
 std::uint32_t little_endian(const char* bytes) {
   std::uint32_t number = 0;
   for (int i = 3; i >= 0; --i) number = number << 8 | static_cast<unsigned char>(bytes[i]);
@@ -121,7 +129,9 @@ inference::ModelInferRequest encode(const Contract& contract, Batch batch) {
       pad<Strings>(batch, tensor.name, width, "",
                    [&](const std::string& text) { contents.add_bytes_contents(text); });
     } else if (tensor.datatype == "FP32") {
-      pad<Floats>(batch, tensor.name, width, std::numeric_limits<float>::quiet_NaN(),
+      const std::vector<Row> laid = laid_out(batch, tensor);
+      const Batch rows = tensor.aligned_with.empty() ? batch : Batch{laid.begin(), laid.end()};
+      pad<Floats>(rows, tensor.name, width, std::numeric_limits<float>::quiet_NaN(),
                   [&](float number) { contents.add_fp32_contents(number); });
     } else {
       pad<Ints>(batch, tensor.name, width, 0,

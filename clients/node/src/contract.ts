@@ -7,6 +7,12 @@ export interface Tensor {
   readonly datatype: Datatype;
   /** How many values a row has; null: any number. */
   readonly size: number | null;
+  /**
+   * The history that an input follows. A row has a list of any length then, parallel to the
+   * history; on the wire it is laid out in `size` values, so that the last one belongs to the
+   * history's last event that is no padding. For lists that are laid out already, leave it out.
+   */
+  readonly alignedWith?: string;
 }
 
 /** What a model takes and gives. */
@@ -22,6 +28,7 @@ interface Entry {
   name: string;
   datatype: Datatype;
   shape: [string, string | number];
+  aligned_with?: string;
 }
 
 /** The contract in the text of a `contract.json`. */
@@ -35,6 +42,7 @@ export function parseContract(json: string): Contract {
   };
 }
 
-function tensor({ name, datatype, shape: [, size] }: Entry): Tensor {
-  return { name, datatype, size: typeof size === "number" ? size : null };
+function tensor({ name, datatype, shape: [, size], aligned_with }: Entry): Tensor {
+  const aligned = aligned_with === undefined ? {} : { alignedWith: aligned_with };
+  return { name, datatype, size: typeof size === "number" ? size : null, ...aligned };
 }

@@ -30,19 +30,39 @@ export function check(contract: Contract, rows: readonly Row[]): CheckedRow[] {
         refuse(i, name, `is no input; the model takes ${[...names].join(", ")}`);
       }
     }
-    return new Map(contract.inputs.map((input) => [input.name, values(input, row[input.name], i)]));
+    const lists = new Map(
+      contract.inputs.map((input) => [input.name, values(input, row[input.name], i)]),
+    );
+    return new Map(contract.inputs.map((input) => [input.name, laidOut(input, lists)]));
   });
+}
+
+/**
+ * A list that follows a history as it goes over the wire: the value at place `size` - j belongs to
+ * the history's j-th last event, and is unknown where there is none.
+ */
+function laidOut({ name, datatype, size, alignedWith }: Tensor, lists: CheckedRow): Values {
+  const list = lists.get(name)!;
+  if (alignedWith === undefined) return list;
+  const history = lists.get(alignedWith) ?? [];
+  // An empty id is padding. The server cuts an id at NUL, which may leave an empty one.
+  const events = [...history.keys()].filter((i) => !/^(\0|$)/.test(String(history[i])));
+  const { unknown } = codec(datatype);
+  const last = events.slice(-size!).map((i) => list[i] ?? unknown);
+  return [...Array<string | number>(size! - last.length).fill(unknown), ...last];
 }
 
 function values(input: Tensor, value: unknown, row: number): Values {
   const { accepts, expected } = codec(input.datatype);
   if (value === undefined || value === null) return [];
-  if (Array.isArray(value) === (input.size === 1)) {
-    const expected = input.size === 1 ? "one value" : "a list";
+  const single = input.size === 1 && input.alignedWith === undefined;
+  if (Array.isArray(value) === single) {
+    const expected = single ? "one value" : "a list";
     refuse(row, input.name, `takes ${expected}, found ${shown(value)}`);
   }
   const list: readonly unknown[] = Array.isArray(value) ? value : [value];
-  if (input.size !== null && list.length !== 0 && list.length !== input.size) {
+  const anyLength = input.size === null || input.alignedWith !== undefined;
+  if (!anyLength && list.length !== 0 && list.length !== input.size) {
     refuse(row, input.name, `takes ${input.size} values, found ${list.length}`);
   }
   const bad = list.findIndex((item) => !accepts(item));

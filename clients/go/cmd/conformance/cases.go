@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"time"
@@ -85,6 +86,9 @@ func cases(client *seqrec.Client, models []served, given servers) []testCase {
 				return failsWith(codes.Internal, "malformed", err)
 			}})
 	}
+	if given.flaky != "" && given.layouts != "" {
+		made = append(made, testCase{"laid out", func() error { return laidOut(given) }})
+	}
 	if given.tlsURL != "" && sasrec != nil {
 		made = append(made, testCase{"tls", func() error { return encrypted(given, sasrec.requests[0]) }})
 	}
@@ -113,6 +117,34 @@ func retries(address string) error {
 	}
 	_, err = client.Call(ctx, like("internal", "BYTES"), oneItem)
 	return failsWith(codes.Internal, "", err)
+}
+
+// laidOut sends rows whose lists follow their histories, to a server that looks at what comes.
+func laidOut(given servers) error {
+	models, err := readRepository(given.layouts)
+	if err != nil {
+		return err
+	}
+	contract, err := seqrec.ReadContract(filepath.Join(given.layouts, "laid_out", "contract.json"))
+	if err != nil {
+		return err
+	}
+	client, err := seqrec.Dial(given.flaky, seqrec.Options{})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var rows []seqrec.Row
+	for _, request := range models[0].requests {
+		rows = append(rows, request.rows...)
+	}
+	answers, err := client.Call(ctx, contract, rows)
+	for i, answer := range answers {
+		if difference := models[0].requests[i].compare([]seqrec.Row{answer}); difference != "" {
+			return errors.New(difference)
+		}
+	}
+	return err
 }
 
 func encrypted(given servers, request golden) error {

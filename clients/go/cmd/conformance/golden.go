@@ -22,7 +22,8 @@ type served struct {
 	requests []golden
 }
 
-// readRepository reads each model's contract and newest golden requests.
+// readRepository reads each model's contract and newest golden requests. These hold tensors as they
+// go over the wire, lists that follow a history among them, so that nothing is to be laid out.
 func readRepository(repository string) ([]served, error) {
 	paths, err := filepath.Glob(filepath.Join(repository, "*", "contract.json"))
 	if err != nil {
@@ -32,6 +33,9 @@ func readRepository(repository string) ([]served, error) {
 	for i, path := range paths {
 		if models[i].contract, err = seqrec.ReadContract(path); err != nil {
 			return nil, err
+		}
+		for j := range models[i].contract.Inputs {
+			models[i].contract.Inputs[j].AlignedWith = ""
 		}
 		if models[i].requests, err = readGolden(filepath.Dir(path)); err != nil {
 			return nil, err

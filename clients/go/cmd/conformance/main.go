@@ -24,8 +24,8 @@ type report struct {
 }
 
 type servers struct {
-	url, gone, silent, flaky, tlsURL string
-	tls                              seqrec.TLS
+	url, gone, silent, flaky, layouts, tlsURL string
+	tls                                       seqrec.TLS
 }
 
 func main() {
@@ -35,6 +35,7 @@ func main() {
 	flag.StringVar(&given.gone, "gone", "", "address where nothing listens")
 	flag.StringVar(&given.silent, "silent", "", "address that never answers")
 	flag.StringVar(&given.flaky, "flaky", "", "address that answers from a script")
+	flag.StringVar(&given.layouts, "layouts", "", "folder of rows that --flaky knows laid out")
 	flag.StringVar(&given.tlsURL, "tls-url", "", "gRPC address of a server with mutual TLS")
 	flag.StringVar(&given.tls.CA, "tls-ca", "", "PEM file of who vouches for it")
 	flag.StringVar(&given.tls.Cert, "tls-cert", "", "PEM file of this side's certificate")

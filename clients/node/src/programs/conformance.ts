@@ -11,6 +11,7 @@ const { values: flags } = parseArgs({
     gone: { type: "string" },
     silent: { type: "string" },
     flaky: { type: "string" },
+    layouts: { type: "string" },
     "tls-url": { type: "string" },
     "tls-ca": { type: "string" },
     "tls-cert": { type: "string" },
@@ -134,6 +135,15 @@ function plan(): Record<string, () => Promise<string[]>> {
       ];
     };
     found["malformed answer"] = () => fails("INTERNAL", () => to.call(named("torn"), [row]));
+  }
+  if (flaky && flags.layouts) {
+    const { contract, requests } = readRepository(flags.layouts, false).get("laid_out")!;
+    // Lists that follow their histories, to a server that looks at what comes.
+    found["laid out"] = async () => {
+      const rows = requests.flatMap(({ rows }) => rows);
+      const answers = await open(flaky).call(contract, rows);
+      return requests.flatMap((request, i) => compare(request, request.expected, [answers[i]!]));
+    };
   }
   if (tlsUrl && ca && cert && key) {
     found["tls"] = async () => [

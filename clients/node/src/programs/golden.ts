@@ -27,15 +27,22 @@ interface Entry {
   outputs: Tensors;
 }
 
-/** Every model of a repository, by name. */
-export function readRepository(folder: string): Map<string, Golden> {
+/**
+ * Every model of a repository, by name. The requests hold tensors as they go over the wire: a client
+ * has nothing to lay out, unless `laidOut` is false.
+ */
+export function readRepository(folder: string, laidOut = true): Map<string, Golden> {
   const names = readdirSync(folder).sort();
   const models = names.filter((name) => existsSync(join(folder, name, "contract.json")));
-  return new Map(models.map((name) => [name, readModel(join(folder, name))]));
+  return new Map(models.map((name) => [name, readModel(join(folder, name), laidOut)]));
 }
 
-function readModel(folder: string): Golden {
-  const contract = parseContract(readFileSync(join(folder, "contract.json"), "utf8"));
+function readModel(folder: string, laidOut: boolean): Golden {
+  let contract = parseContract(readFileSync(join(folder, "contract.json"), "utf8"));
+  if (laidOut) {
+    const inputs = contract.inputs.map(({ alignedWith: _, ...input }) => input);
+    contract = { ...contract, inputs };
+  }
   const versions = readdirSync(folder).filter((name) => /^\d+$/.test(name));
   const newest = String(Math.max(...versions.map(Number)));
   const golden = JSON.parse(readFileSync(join(folder, newest, "golden.json"), "utf8"));

@@ -18,17 +18,31 @@ public record Contract(String model, int maxBatchSize, List<Tensor> inputs, List
      * An input or output of a model.
      *
      * @param size how many values a row has, or {@link #ANY}
+     * @param alignedWith the history that an input follows, or the empty string. A row has a list
+     *     of any length then, parallel to the history; on the wire it is laid out in {@code size}
+     *     values, so that the last one belongs to the history's last event that is no padding. For
+     *     lists that are laid out already, leave it out.
      */
-    public record Tensor(String name, Datatype datatype, int size) {
+    public record Tensor(String name, Datatype datatype, int size, String alignedWith) {
         /** The size of a list of any length. */
         public static final int ANY = -1;
+
+        public Tensor(String name, Datatype datatype, int size) {
+            this(name, datatype, size, "");
+        }
+
+        /** Whether a row has one value and no list. */
+        boolean single() {
+            return size == 1 && alignedWith.isEmpty();
+        }
 
         private static Tensor of(JsonObject entry) {
             JsonPrimitive size = entry.getAsJsonArray("shape").get(1).getAsJsonPrimitive();
             return new Tensor(
                     entry.get("name").getAsString(),
                     Datatype.valueOf(entry.get("datatype").getAsString()),
-                    size.isNumber() ? size.getAsInt() : ANY);
+                    size.isNumber() ? size.getAsInt() : ANY,
+                    entry.has("aligned_with") ? entry.get("aligned_with").getAsString() : "");
         }
     }
 

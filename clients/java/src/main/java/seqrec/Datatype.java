@@ -49,8 +49,10 @@ public enum Datatype {
                 return null;
             }
             float single = number.floatValue();
-            boolean overflown = Float.isInfinite(single) && Double.isFinite(number.doubleValue());
-            return overflown ? null : single;
+            // A BigDecimal may overflow even the double.
+            boolean infinite = (number instanceof Float || number instanceof Double)
+                    && Double.isInfinite(number.doubleValue());
+            return Float.isInfinite(single) && !infinite ? null : single;
         }
 
         @Override

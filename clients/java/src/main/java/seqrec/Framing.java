@@ -1,5 +1,6 @@
 package seqrec;
 
+import com.google.protobuf.ByteString;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.nio.BufferUnderflowException;
@@ -7,6 +8,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.CharacterCodingException;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -43,16 +45,45 @@ final class Framing {
             for (Tensor input : contract.inputs()) {
                 lists.put(input.name(), values(input, row.get(input.name()), number));
             }
+            for (Tensor input : contract.inputs()) {
+                if (!input.alignedWith().isEmpty()) {
+                    lists.put(input.name(), laidOut(input, lists));
+                }
+            }
             checked.add(lists);
         }
         return checked;
+    }
+
+    /**
+     * A list that follows a history as it goes over the wire: the value at place size - j belongs
+     * to the history's j-th last event, and is unknown where there is none.
+     */
+    private static List<Object> laidOut(Tensor input, Map<String, List<Object>> lists) {
+        List<Object> given = lists.get(input.name());
+        List<Object> history = lists.getOrDefault(input.alignedWith(), List.of());
+        Object[] laid = new Object[input.size()];
+        Arrays.fill(laid, input.datatype().unknown);
+        int place = laid.length;
+        for (int i = history.size() - 1; i >= 0 && place > 0; i--) {
+            ByteString id = (ByteString) history.get(i);
+            // An empty id is padding. The server cuts an id at NUL, which may leave an empty one.
+            if (!id.isEmpty() && id.byteAt(0) != 0) {
+                place--;
+                if (i < given.size()) {
+                    laid[place] = given.get(i);
+                }
+            }
+        }
+        return Arrays.asList(laid);
     }
 
     private static List<Object> values(Tensor input, Object value, int row) {
         if (value == null) {
             return List.of();
         }
-        boolean single = input.size() == 1;
+        boolean single = input.single();
+        boolean anyLength = input.size() == Tensor.ANY || !input.alignedWith().isEmpty();
         List<?> given = asList(value);
         if (single != (given == null)) {
             String expected = single ? "one value" : "a list";
@@ -60,7 +91,7 @@ final class Framing {
         }
         if (single) {
             given = List.of(value);
-        } else if (input.size() != Tensor.ANY && !given.isEmpty() && given.size() != input.size()) {
+        } else if (!anyLength && !given.isEmpty() && given.size() != input.size()) {
             String problem = "takes " + input.size() + " values, found " + given.size();
             throw refused(row, input.name(), problem);
         }

@@ -71,6 +71,7 @@ final class Cases {
         when("silent", cases, "deadline", this::deadline);
         when("flaky", cases, "retries", this::retries);
         when("flaky", cases, "malformed answer", this::malformed);
+        when("layouts", cases, "laid out", this::laidOut);
         if (flags.keySet().containsAll(List.of("tls-ca", "tls-cert", "tls-key"))) {
             when("tls-url", cases, "tls", this::tls);
         }
@@ -129,6 +130,15 @@ final class Cases {
     private List<String> malformed() {
         try (Client flaky = Client.builder(flags.get("flaky")).build()) {
             return fails(Code.INTERNAL, flaky, named("torn"), ROW, "", ANY_TIME);
+        }
+    }
+
+    /** Lists that follow their histories, to a server that looks at what comes. */
+    private List<String> laidOut() throws IOException {
+        Path folder = Path.of(flags.get("layouts"));
+        Golden lists = Golden.readRepository(folder, false).get("laid_out");
+        try (Client flaky = Client.builder(flags.get("flaky")).build()) {
+            return Comparison.allCalled(flaky, lists);
         }
     }
 

@@ -21,9 +21,19 @@ final class Comparison {
 
     /** Rows of every length in one call, through the method that the model is for. */
     static List<String> allRows(Client client, Golden golden) {
-        List<Map<String, Object>> rows =
-                golden.requests().stream().flatMap(request -> request.rows().stream()).toList();
-        List<Map<String, List<?>>> answers = ask(client, golden.contract(), rows);
+        return compareAll(golden, ask(client, golden.contract(), rows(golden)));
+    }
+
+    /** The same for a model that no method is for. */
+    static List<String> allCalled(Client client, Golden golden) {
+        return compareAll(golden, client.call(golden.contract(), rows(golden)));
+    }
+
+    private static List<Map<String, Object>> rows(Golden golden) {
+        return golden.requests().stream().flatMap(request -> request.rows().stream()).toList();
+    }
+
+    private static List<String> compareAll(Golden golden, List<Map<String, List<?>>> answers) {
         List<String> found = new ArrayList<>();
         int start = 0;
         for (Request request : golden.requests()) {

@@ -28,19 +28,29 @@ record Golden(Contract contract, List<Request> requests) {
             List<Map<String, Object>> rows,
             List<Map<String, List<?>>> expected) {}
 
-    /** Every model of a repository, by name. */
-    static Map<String, Golden> readRepository(Path repository) throws IOException {
+    /**
+     * Every model of a repository, by name. The requests hold tensors as they go over the wire: a
+     * client has nothing to lay out, unless {@code laidOut} is false.
+     */
+    static Map<String, Golden> readRepository(Path repository, boolean laidOut)
+            throws IOException {
         Map<String, Golden> models = new TreeMap<>();
         for (Path folder : list(repository)) {
             if (Files.exists(folder.resolve("contract.json"))) {
-                models.put(folder.getFileName().toString(), readModel(folder));
+                models.put(folder.getFileName().toString(), readModel(folder, laidOut));
             }
         }
         return models;
     }
 
-    private static Golden readModel(Path folder) throws IOException {
-        Contract contract = Contract.parse(Files.readString(folder.resolve("contract.json")));
+    private static Golden readModel(Path folder, boolean laidOut) throws IOException {
+        Contract read = Contract.parse(Files.readString(folder.resolve("contract.json")));
+        List<Tensor> inputs = read.inputs().stream()
+                .map(input -> new Tensor(input.name(), input.datatype(), input.size()))
+                .toList();
+        Contract contract = laidOut
+                ? new Contract(read.model(), read.maxBatchSize(), inputs, read.outputs())
+                : read;
         int newest = list(folder).stream()
                 .map(path -> path.getFileName().toString())
                 .filter(name -> name.matches("\\d+"))

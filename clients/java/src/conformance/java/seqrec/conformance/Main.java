@@ -29,7 +29,7 @@ public final class Main {
             System.exit(2);
         }
         Main main = new Main();
-        Map<String, Golden> models = Golden.readRepository(Path.of(flags.get("repository")));
+        Map<String, Golden> models = Golden.readRepository(Path.of(flags.get("repository")), true);
         if (!models.containsKey("sasrec")) {
             System.err.println(flags.get("repository") + " has no sasrec, which the cases ask");
             System.exit(2);
