@@ -19,6 +19,7 @@ from seqrec_export.exported import Exported, export_run
 from seqrec_export.published import models, versions
 from seqrec_export.repository import publish
 from seqrec_export.run import load
+from seqrec_export.run_folder import write_files
 from seqrec_export.server import launch, start
 from seqrec_export.supervision import Supervisor
 from seqrec_export.verification import refused, verify
@@ -58,6 +59,7 @@ def other_weights(exported: Exported, folder: Path) -> Exported:
     for name, tensor in weights.items():
         weights[name] = tensor * 1.05 if torch.is_floating_point(tensor) else tensor
     save_file(weights, folder / "weights.safetensors")
+    write_files(folder)
     other = export_run(load(folder), TOP_K)
     assert not refused(other, verify(other))
     return other

@@ -26,6 +26,7 @@ from seqrec_export.onnx_export import export_graph
 from seqrec_export.ragged import Ragged
 from seqrec_export.repository import publish
 from seqrec_export.run import load
+from seqrec_export.run_folder import write_files
 from seqrec_export.runtime import feeds
 from seqrec_export.triton_config import parse_config
 from seqrec_export.verification import refused, verify
@@ -261,6 +262,7 @@ def copy(exported: Exported, path: Path, change: Callable[[dict], None] | None =
         weights = load_file(path / "weights.safetensors")
         change(weights)
         save_file(weights, path / "weights.safetensors")
+        write_files(path)
     return export_run(load(path), TOP_K)
 
 

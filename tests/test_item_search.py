@@ -33,6 +33,7 @@ from seqrec_export.parity import compare
 from seqrec_export.ragged import Ragged
 from seqrec_export.repository import publish
 from seqrec_export.run import Run, load
+from seqrec_export.run_folder import write_files
 from seqrec_export.runtime import session
 from seqrec_export.verification import LEAST_RECALL, refused, verify
 
@@ -240,6 +241,7 @@ def test_int8_is_refused_where_it_misses_items(
     weights["items.weight"] *= 1e-3
     weights["items.weight"][7] *= 3e3
     save_file(weights, run.path / "weights.safetensors")
+    write_files(run.path)
     exported = export_run(load(run.path), TOP_K, "int8")
     said = refused(exported, verify(exported))
     assert "recall: int8 vectors find 0." in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from seqrec_cli import options
@@ -40,7 +41,7 @@ def build(
 
     Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`
     """
-    from seqrec_cli.train import read_log
+    from seqrec_cli.train import read_log, require_tracking
 
     plan = options.make_plan(
         config=config,
@@ -56,6 +57,8 @@ def build(
         settings=settings,
         synthetic={"users": users, "items": items, "events": events},
     )
+    if mlflow:
+        require_tracking(mlflow)
     outcomes = build_all(
         plan, read_log(plan), keep=keep, resume=resume, retrain=retrain, mlflow=mlflow
     )
@@ -74,8 +77,14 @@ def build_all(
     """Every model of the plan, from its log to the repository."""
     from seqrec_cli.export import export_one
     from seqrec_cli.train import require_all, train_one
+    from seqrec_export.exported import DEFAULT_ITEM_PRECISION, DEFAULT_TOP_K
 
     require_all(plan, interactions)
+    plan = replace(
+        plan,
+        top_k=DEFAULT_TOP_K if plan.top_k is None else plan.top_k,
+        item_precision=plan.item_precision or DEFAULT_ITEM_PRECISION,
+    )
     outcomes = []
     for name in plan.models:
         run = train_one(plan, name, interactions, resume=resume, retrain=retrain, mlflow=mlflow)

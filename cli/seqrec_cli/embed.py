@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,8 +15,8 @@ def embed(
     data: options.Data = None,
     columns: options.Columns = None,
     out: Annotated[
-        Path, typer.Option(help="File for the vectors; .npy, with a .parquet beside.")
-    ] = Path("embeddings.npy"),
+        str, typer.Option(help="File for the vectors; .npy, with a .parquet of that name beside.")
+    ] = "embeddings.npy",
     config: options.ConfigFile = None,
     runs: options.Runs = None,
     batch_size: Annotated[int, typer.Option(help="Users at a time.")] = 1024,
@@ -30,14 +29,14 @@ def embed(
     """Encode every user of a log: vectors as .npy, and as a column of a Parquet file.
 
     Rows are in the order in which users first appear in the log. The exported encoder does the
-    work, so these are the vectors that the server gives.
+    work, so these are the vectors that the server gives. What was stopped goes on where it was.
 
     Example: `seqrec-export embed --model gru4att --data jdsearch:users.txt --out users.npy`
     """
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from seqrec_cli.train import read_log
-    from seqrec_export.bulk import embed_users
+    from seqrec_export.bulk import embed_users, vector_files
     from seqrec_export.run import load
 
     plan = options.make_plan(
@@ -48,6 +47,7 @@ def embed(
         runs=runs,
         synthetic={"users": users, "items": items, "events": events},
     )
+    vector_files(out)  # a wrong name is said before a log is read
     run = load(plan.runs / model)
     interactions = read_log(plan)
     from rich.console import Console
@@ -62,6 +62,7 @@ def embed(
             batch_size=batch_size,
             resume=resume,
             progress=lambda done: progress.update(task, completed=done),
+            report=note,
         )
     if json:
         print_json({"vectors": vectors, "table": table, "users": len(interactions.user_ids)})

@@ -84,6 +84,8 @@ def export(
 ) -> None:
     """Export finished runs to ONNX, verify them, and publish them for Triton.
 
+    What is not said about top-k and item precision is as in the last export of the run.
+
     Example: `seqrec-export export --model sasrec --top-k 50`
     """
     from seqrec_cli.build import report
@@ -106,11 +108,15 @@ def export_one(run: Run, plan: options.Plan, *, keep: int) -> Outcome:
     """Export, verify and publish one run; what fails the verification is not published."""
     from seqrec_export.exported import export_run
     from seqrec_export.repository import publish
+    from seqrec_export.run import alone, require_still
     from seqrec_export.verification import refused, verify
 
-    exported = export_run(run, plan.top_k, plan.item_precision, report=note)
-    if not exported.fresh:
-        note(f"{run.model.name}: {exported.folder} is up to date, not exported again")
-    verdicts = verify(exported, seed=plan.seed, report=note)
-    published = [] if refused(exported, verdicts) else publish(exported, plan.repository, keep=keep)
+    with alone(run.path):  # nobody trains it anew before it is published
+        require_still(run)
+        exported = export_run(run, plan.top_k, plan.item_precision, report=note)
+        if not exported.fresh:
+            note(f"{run.model.name}: {exported.folder} is up to date, not exported again")
+        verdicts = verify(exported, seed=plan.seed, report=note)
+        passed = not refused(exported, verdicts)
+        published = publish(exported, plan.repository, keep=keep) if passed else []
     return Outcome(run=run, exported=exported, verdicts=verdicts, published=published)

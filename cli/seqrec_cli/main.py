@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -85,8 +86,8 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as ended:
         if ended.code == INTERRUPTED and _resumable():  # what Typer makes of Ctrl-C
-            again = " ".join(sys.argv[1:])
-            typer.secho(f"stopped; go on with: seqrec-export {again} --resume", err=True)
+            again = sys.argv[1:] if "--resume" in sys.argv else [*sys.argv[1:], "--resume"]
+            typer.secho(f"stopped; go on with: seqrec-export {shlex.join(again)}", err=True)
             # Everything is on disk, and a library's thread may keep the interpreter from ending
             # (seen once).
             sys.stdout.flush()

@@ -65,20 +65,28 @@ Repository = Annotated[
     typer.Option("--repository", "-r", help="Triton model repository. Default: model_repository."),
 ]
 TopK = Annotated[
-    int | None, typer.Option(help="Items in an answer, fixed at export. Default: 100.")
+    int | None,
+    typer.Option(
+        help="Items in an answer, fixed at export. Default: 100; for `export`, as the last time."
+    ),
 ]
 ItemPrecision = Annotated[
     str | None,
     typer.Option(
         help="Item vectors that are searched: float32, or int8, which is faster on a CPU and may "
-        "miss one item in 1,000. Default: float32."
+        "miss one item in 1,000. Default: float32; for `export`, as the last time."
     ),
 ]
 Keep = Annotated[int, typer.Option(help="Versions of each model that stay for rollback.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")]
 Retrain = Annotated[
-    bool, typer.Option("--retrain", help="Train even if this very run is there already.")
+    bool,
+    typer.Option(
+        "--retrain",
+        help="Train even if this very run is there already, or an unfinished training, which is "
+        "dropped.",
+    ),
 ]
 MlflowUri = Annotated[
     str | None,
@@ -114,8 +122,8 @@ class Plan:
     seed: int
     runs: Path
     repository: Path
-    top_k: int
-    item_precision: graph.ItemPrecision
+    top_k: int | None  # None: nothing is said about it
+    item_precision: graph.ItemPrecision | None
     settings: Mapping[str, Mapping[str, Any]]  # by model
 
     def read(self) -> Interactions:
@@ -153,7 +161,6 @@ def make_plan(
 ) -> Plan:
     """Merge command line, file and defaults. Raises SeqrecError for what does not exist."""
     from seqrec_cli.config_file import read_config
-    from seqrec_export.exported import DEFAULT_ITEM_PRECISION, DEFAULT_TOP_K
     from seqrec_export.models import MODELS
     from seqrec_export.settings import SEED, TOP_K
 
@@ -188,12 +195,8 @@ def make_plan(
         seed=file.get("seed", 0) if seed is None else SEED.checked(seed, "--seed"),
         runs=runs or Path(file.get("runs", DEFAULT_RUNS)),
         repository=repository or Path(file.get("repository", DEFAULT_REPOSITORY)),
-        top_k=file.get("top_k", DEFAULT_TOP_K)
-        if top_k is None
-        else TOP_K.checked(top_k, "--top-k"),
-        item_precision=_item_precision(
-            item_precision or file.get("item_precision", DEFAULT_ITEM_PRECISION)
-        ),
+        top_k=file.get("top_k") if top_k is None else TOP_K.checked(top_k, "--top-k"),
+        item_precision=_item_precision(item_precision or file.get("item_precision")),
         settings=merged,
     )
 
@@ -215,8 +218,11 @@ def _data(config: Path | None, data: str | None, synthetic: Mapping[str, int | N
     return f"{data}{',' if ':' in data else ':'}{options}"
 
 
-def _item_precision(text: str) -> graph.ItemPrecision:
+def _item_precision(text: str | None) -> graph.ItemPrecision | None:
     from seqrec_export.graph import ITEM_PRECISIONS
+
+    if text is None:
+        return None
 
     for precision in ITEM_PRECISIONS:
         if text == precision:

@@ -32,6 +32,8 @@ def train(
 ) -> None:
     """Train models and evaluate them on held-out events.
 
+    A training that was stopped is not lost: go on with --resume, or drop it with --retrain.
+
     Example: `seqrec-export train --model sasrec --data movielens:ml-1m/ratings.dat --set dim=64`
     """
     plan = options.make_plan(
@@ -45,6 +47,8 @@ def train(
         settings=settings,
         synthetic={"users": users, "items": items, "events": events},
     )
+    if mlflow:
+        require_tracking(mlflow)
     interactions = read_log(plan)
     require_all(plan, interactions)
     finished = [
@@ -55,6 +59,13 @@ def train(
         print_json({run.model.name: dict(run.metrics) for run in finished})
     else:
         print_table("Test metrics", METRIC_COLUMNS, [metric_row(run) for run in finished])
+
+
+def require_tracking(uri: str) -> None:
+    """Raise SeqrecError if the tracking server is not there, before a log is read for long."""
+    from seqrec_export.tracking import require_reachable
+
+    require_reachable(uri)
 
 
 METRIC_COLUMNS = ("model", "held-out test", "baseline", "", "epochs", "training")
@@ -121,9 +132,9 @@ def train_one(
     chosen = MODELS[name]
     model_config = plan.config(name)
     key = run.run_key(chosen, model_config, plan.seed, interactions.fingerprint)
-    if not retrain and run.finished_key(path) == key:
+    if not retrain and (found := run.finished(path, key, report=note)):
         note(f"{name}: {path} already is this run, not trained again")
-        return run.load(path)
+        return found
     note(f"{name}: training")
     trained = run.train(
         chosen,
@@ -132,6 +143,7 @@ def train_one(
         path,
         seed=plan.seed,
         resume=resume,
+        retrain=retrain,
         progress=True,
         mlflow=mlflow,
     )

@@ -55,7 +55,7 @@ def verify(
     from seqrec_cli.export import VERDICT_COLUMNS, stop_if_refused, verdict_cells
     from seqrec_export.client import Client
     from seqrec_export.exported import find_export
-    from seqrec_export.run import load
+    from seqrec_export.run import alone, load, require_still
     from seqrec_export.verification import refused
     from seqrec_export.verification import verify as verify_run
 
@@ -66,7 +66,9 @@ def verify(
     with Client(url, tls=tls) if url is not None else nullcontext() as client:
         # All of them, before the first is verified for minutes.
         for exported in [find_export(load(plan.runs / name)) for name in plan.models]:
-            found = verify_run(exported, seed=plan.seed, client=client, report=note)
+            with alone(exported.run.path):
+                require_still(exported.run)
+                found = verify_run(exported, seed=plan.seed, client=client, report=note)
             refusals.append(refused(exported, found))
             verdicts |= found
     if json:

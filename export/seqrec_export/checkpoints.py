@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import CheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seqrec_export.folders import recover, remove, replace_folder
+from seqrec_export.errors import SeqrecError
+from seqrec_export.folders import read_json, recover, remove, replace_folder, write_text
 
+LAST = "last"  # the checkpoint that `--resume` goes on from
+BEST = "best"
 _JSON = "state.json"
 _TENSORS = "tensors.safetensors"
+CURVE = "curve"  # metrics of every epoch that is done
 
 
 class PlainCheckpoints(CheckpointIO):
@@ -23,28 +33,67 @@ class PlainCheckpoints(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write `checkpoint` at `path`; a crash leaves the previous one."""
+        """Write `checkpoint` at `path`; a crash or a full disk leaves the previous one."""
         path = Path(path)
         beside = path.with_name(path.name + ".part")
         remove(beside)
-        beside.mkdir(parents=True)
-        tensors: dict[str, Tensor] = {}
-        (beside / _JSON).write_text(json.dumps(_encode(checkpoint, tensors)))
-        save_file(tensors, beside / _TENSORS)
-        replace_folder(beside, path)
+        try:
+            beside.mkdir(parents=True)
+            tensors: dict[str, Tensor] = {}
+            write_text(beside / _JSON, json.dumps(_encode(checkpoint, tensors)))
+            save_tensors(tensors, beside / _TENSORS)
+            replace_folder(beside, path)
+        except BaseException:
+            remove(beside)  # half a checkpoint would fill the disk even more
+            raise
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read back what `save_checkpoint` wrote."""
+        """Read back what `save_checkpoint` wrote; for who holds the lock of the training.
+
+        Raises SeqrecError if it is damaged.
+        """
         recover(Path(path))
-        tensors = load_file(Path(path) / _TENSORS)
-        loaded: dict[str, Any] = _decode(json.loads((Path(path) / _JSON).read_text()), tensors)
-        return loaded
+        with _readable(Path(path)):
+            tensors = load_file(Path(path) / _TENSORS)
+            loaded: dict[str, Any] = _decode(read_json(Path(path) / _JSON), tensors)
+            return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the checkpoint at `path`, if there is one."""
         remove(Path(path))
+
+
+def epochs_done(path: Path) -> int:
+    """How many epochs the checkpoint at `path` has behind it; 0 if that cannot be read."""
+    try:
+        state = _decode(read_json(path / _JSON), defaultdict(lambda: torch.empty(0)))
+        return len(state.get(CURVE, ()))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return 0
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file. Raises OSError with its path if the machine does not let it."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        said = re.search(r"os error (\d+)", str(error))
+        if said is None:
+            raise
+        number = int(said[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise SeqrecError(
+            f"the checkpoint {path} is damaged ({error}); begin anew with --retrain"
+        ) from error
 
 
 def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,9 +25,9 @@ from seqrec_export.folders import (
     write_json,
     write_text,
 )
-from seqrec_export.graph import Graph, ItemPrecision
+from seqrec_export.graph import ITEM_PRECISIONS, Graph, ItemPrecision
 from seqrec_export.onnx_export import DATA_FILE, MODEL_FILE, export_graph
-from seqrec_export.run import Run, library_versions
+from seqrec_export.run import Run, alone, library_versions
 from seqrec_export.settings import TOP_K
 from seqrec_export.triton_config import (
     CONFIG_FILE,
@@ -39,6 +39,7 @@ from seqrec_export.triton_config import (
 
 DEFAULT_TOP_K = 100
 DEFAULT_ITEM_PRECISION: ItemPrecision = "float32"
+EXPORT_FILE = "export.json"
 PARITY_FILE = "parity.json"
 # Nothing else of an export is served.
 VERIFIED_FILES = (MODEL_FILE, DATA_FILE, CONFIG_FILE, CONTRACT_FILE)
@@ -87,35 +88,36 @@ def export_run(
 
     Without `top_k` or `item_precision`, they are those of the last export of the run.
     """
+    with alone(run.path):
+        return _export_run(run, top_k, item_precision, report)
+
+
+def _export_run(
+    run: Run, top_k: int | None, item_precision: ItemPrecision | None, report: Report
+) -> Exported:
     folder = run.path / "onnx"
-    last = _last_export(folder)
+    last = _last_export(folder, needed=top_k is None or item_precision is None)
     if top_k is None:
-        top_k = int(last.get("asked_top_k", DEFAULT_TOP_K))
+        top_k = last.get("asked_top_k", DEFAULT_TOP_K)
     top_k = TOP_K.checked(top_k)
     asked, top_k = top_k, min(top_k, run.vocabularies["items"].num_rows)
     if item_precision is None:
         item_precision = last.get("item_precision", DEFAULT_ITEM_PRECISION)
+    if last and item_precision != last["item_precision"]:
+        report(f"{run.model.name}: item vectors in {item_precision}, not {last['item_precision']}")
     graphs = _graphs(run, top_k, item_precision)
     key = _export_key(run, top_k, item_precision)
     files = {name: file_hashes(folder / name) for name in graphs}
     fresh = last.get("key") != key or last.get("files") != files
     if fresh:
+        made = {"top_k": top_k, "asked_top_k": asked, "item_precision": item_precision}
         beside = run.path / ".onnx.part"
         remove(beside)
-        for name, graph in graphs.items():
-            report(f"exporting {name}")
-            metadata = {
-                "run_key": key,
-                "model": run.model.name,
-                "item_precision": graph.item_precision,
-            }
-            export_graph(graph, run.net, run.vocabularies, beside / name, metadata)
-            write_text(beside / name / CONFIG_FILE, config_text(model_config(graph)))
-            write_json(beside / name / CONTRACT_FILE, contract(graph))
-        made = {"top_k": top_k, "asked_top_k": asked, "item_precision": item_precision}
-        files = {name: file_hashes(beside / name) for name in graphs}
-        write_json(beside / "export.json", {"key": key, **made, "files": files})
-        replace_folder(beside, folder)
+        try:
+            _write(run, graphs, {"key": key, **made}, beside, report)
+            replace_folder(beside, folder)
+        finally:
+            remove(beside)  # after a full disk, a part of an export would only fill it
     return Exported(
         run=run,
         top_k=top_k,
@@ -126,13 +128,31 @@ def export_run(
     )
 
 
+def _write(
+    run: Run, graphs: Mapping[str, Graph], made: Mapping[str, Any], folder: Path, report: Report
+) -> None:
+    for name, graph in graphs.items():
+        report(f"exporting {name}")
+        metadata = {
+            "run_key": made["key"],
+            "model": run.model.name,
+            "item_precision": graph.item_precision,
+        }
+        export_graph(graph, run.net, run.vocabularies, folder / name, metadata)
+        write_text(folder / name / CONFIG_FILE, config_text(model_config(graph)))
+        write_json(folder / name / CONTRACT_FILE, contract(graph))
+    files = {name: file_hashes(folder / name) for name in graphs}
+    write_json(folder / EXPORT_FILE, {**made, "files": files})
+
+
 def find_export(run: Run) -> Exported:
-    """The last export of a run, as it lies there. Raises SeqrecError where there is none."""
+    """The last export of a run, as it lies there. Raises SeqrecError if there is none."""
     folder = run.path / "onnx"
-    last = _last_export(folder)
+    with alone(run.path):
+        last = _last_export(folder, needed=True)
     if not last:
         raise SeqrecError(f"{run.path} holds no export; run `seqrec-export export` first")
-    top_k, item_precision = last["top_k"], last.get("item_precision", DEFAULT_ITEM_PRECISION)
+    top_k, item_precision = last["top_k"], last["item_precision"]
     return Exported(
         run=run,
         top_k=top_k,
@@ -148,10 +168,29 @@ def _graphs(run: Run, top_k: int, item_precision: ItemPrecision) -> dict[str, Gr
     return {name: graph.with_precision(item_precision) for name, graph in graphs.items()}
 
 
-def _last_export(folder: Path) -> dict[str, Any]:
+def _last_export(folder: Path, *, needed: bool) -> dict[str, Any]:
+    """What export.json says, by who is alone there; empty if there is none.
+
+    Raises SeqrecError if it is damaged and `needed`: nobody knows then what was exported.
+    """
     recover(folder)
-    file = folder / "export.json"
-    return dict(read_json(file)) if file.exists() else {}
+    file = folder / EXPORT_FILE
+    if not file.exists():
+        return {}
+    try:
+        last = {"item_precision": DEFAULT_ITEM_PRECISION, **read_json(file)}
+        for key in ("top_k", "asked_top_k"):
+            last[key] = int(last.get(key, last["top_k"]))
+        if last["item_precision"] not in ITEM_PRECISIONS:
+            raise ValueError(f"item_precision is {last['item_precision']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        if not needed:
+            return {}
+        raise SeqrecError(
+            f"{file} is damaged ({error}), so that nobody knows what the run was exported with; "
+            "run `seqrec-export export` with --top-k and --item-precision, which writes it anew"
+        ) from error
+    return last
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

@@ -35,13 +35,18 @@ def _say(text: str) -> None:
 
 @contextmanager
 def exclusive(
-    file: Path, what: str, *, wait: bool = True, report: Callable[[str], None] = _say
+    file: Path,
+    what: str,
+    *,
+    wait: bool = True,
+    keep: bool = True,
+    report: Callable[[str], None] = _say,
 ) -> Iterator[None]:
     """Hold `file` alone; a thread that holds it already goes on.
 
     `what` is what the lock guards, for people, as in "runs/sasrec is being trained". If another
     process has it: waits, and says so after a second, or with `wait=False` raises HeldError,
-    which names the process.
+    which names the process. Without `keep` the file is deleted in the end.
     """
     file = _absolute(file)
     mine: set[Path] = _held.__dict__.setdefault("files", set())
@@ -60,6 +65,8 @@ def exclusive(
         mine.discard(file)
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
+            if not keep:
+                file.unlink()
         os.close(descriptor)
 
 

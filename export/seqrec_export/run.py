@@ -1,18 +1,11 @@
-"""A run folder: what one training left behind. safetensors, JSON and Parquet; no pickle.
-
-config.json            model, settings, seed, data, versions, key
-weights.safetensors    parameters and buffers
-vocabulary/*.parquet   ids in index order
-held_out.json          raw requests before some held-out events, to verify exports with
-tensorboard/           what metrics.json has, for `tensorboard --logdir`
-metrics.json           test, baselines, validation curve; written last
-"""
+"""Train a model into a run folder, in a folder beside it until the run is complete."""
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +13,45 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from seqrec_export import tracking
+from seqrec_export import run_folder, tracking, unfinished
+from seqrec_export.checkpoints import save_tensors
 from seqrec_export.errors import SeqrecError
-from seqrec_export.folders import (
-    read_json,
-    recover,
-    remove,
-    replace_folder,
-    sha256_json,
-    write_json,
-)
+from seqrec_export.folders import remove, replace_folder, sha256_json, write_json
 from seqrec_export.graph import CANDIDATES, Model
 from seqrec_export.histories import Dataset, prepare
 from seqrec_export.interactions import Interactions
-from seqrec_export.models import MODELS
 from seqrec_export.raw_requests import RawLog, require_inputs
 from seqrec_export.readers import READERS
+from seqrec_export.run_folder import (
+    Run,
+    alone,
+    finished,
+    finished_key,
+    library_versions,
+    load,
+    require_still,
+)
 from seqrec_export.training import fit
-from seqrec_export.vocabulary import Vocabulary
+
+__all__ = [
+    "Run",
+    "alone",
+    "finished",
+    "finished_key",
+    "library_versions",
+    "load",
+    "readers_for",
+    "require",
+    "require_still",
+    "run_key",
+    "train",
+]
 
 _HELD_OUT_ROWS = 64
 _OTHER_CANDIDATES = 19  # beside the one that came
 _WINDOWS_KEPT = 3  # of a history: what the network sees, and more
-_LIBRARIES = ("torch", "lightning", "numpy", "onnx", "onnxscript", "onnx-ir")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A finished training."""
-
-    path: Path
-    model: Model
-    config: Any
-    seed: int
-    net: nn.Module
-    vocabularies: Mapping[str, Vocabulary]
-    source: str
-    fingerprint: str
-    metrics: Mapping[str, Any]
-    held_out: tuple[dict[str, list[Any]], ...]  # raw values by input; None is unknown
 
 
 def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
@@ -75,12 +65,6 @@ def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
             "versions": library_versions(),
         }
     )
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what decides about weights and graphs, this package included."""
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {"seqrec-export": importlib.metadata.version("seqrec-export"), **versions}
 
 
 def require(model: Model, interactions: Interactions) -> None:
@@ -117,18 +101,19 @@ def train(
     *,
     seed: int = 0,
     resume: bool = False,
+    retrain: bool = False,
     progress: bool = True,
     mlflow: str | None = None,
 ) -> Run:
     """Train, evaluate on the test part once, and write the run folder at `path`.
 
     Training goes on in a folder beside; the run that was at `path` stays until the new one is
-    complete. `mlflow` is the URI of a tracking server to log to as well. Raises SeqrecError where
-    `resume` finds a training of other settings or data.
+    complete, and the checkpoints until it is in place: after any error `resume` goes on. `mlflow`
+    is the URI of a tracking server to log to as well. Raises SeqrecError if another process trains
+    for `path`, if `resume` finds a training of other settings or data, and if there is an
+    unfinished one without `resume`; `retrain` drops that.
     """
     require(model, interactions)
-    key = run_key(model, config, seed, interactions.fingerprint)
-    work = path.with_name(f".{path.name}.training")
     description = {
         "model": model.name,
         "config": asdict(config),
@@ -136,54 +121,84 @@ def train(
         "source": interactions.source,
         "fingerprint": interactions.fingerprint,
         "versions": library_versions(),
-        "key": key,
+        "key": run_key(model, config, seed, interactions.fingerprint),
     }
-    if resume and (work / "config.json").exists():
-        if read_json(work / "config.json")["key"] != key:
-            raise SeqrecError(
-                f"{work} was begun with other settings, data or versions; repeat them, or start "
-                "anew without --resume"
-            )
-    else:
-        remove(work)
-        write_json(work / "config.json", description)
-    dataset = prepare(interactions, model.split, seed)
-    torch.manual_seed(seed)
-    net = model.net(config, dataset.num_rows)
-    net.observe(dataset)  # type: ignore[operator]
-    loggers = tracking.loggers(model.name, config, work, mlflow)
-    history = fit(
-        model,
-        net,
-        dataset,
-        config,
-        work / "checkpoints",
-        seed=seed,
-        resume=resume,
-        progress=progress,
-        loggers=loggers,
-    )
-    net.finish()  # type: ignore[operator]
-    metrics = {
-        "test": model.evaluate(net, dataset, config, "test"),
-        "baselines": model.baselines(dataset, config, "test"),
-        "validation_baselines": model.baselines(dataset, config, "validation"),  # beside the curve
-        "notes": list(dataset.notes),
-        "data": {"source": interactions.source, "fingerprint": interactions.fingerprint},
-        "versions": library_versions(),
-        **history,
-    }
-    tracking.log_results(loggers, metrics)
-    remove(work / "checkpoints")
-    save_file(_state(net), work / "weights.safetensors")
-    for name, vocabulary in dataset.vocabularies.items():
-        file = work / "vocabulary" / f"{name}.parquet"
-        file.parent.mkdir(exist_ok=True)
-        pq.write_table(pa.table({"id": pa.array(list(vocabulary.ids), pa.string())}), file)
-    write_json(work / "held_out.json", _held_out(model, config, interactions, dataset, seed))
-    write_json(work / "metrics.json", metrics)
-    replace_folder(work, path)
-    return load(path)
+    unfinished.require_place(path)
+    with unfinished.alone(path), _kept(path):
+        work = unfinished.begin(path, description, resume=resume, retrain=retrain)
+        dataset = prepare(interactions, model.split, seed)
+        # First, because a log that cannot be asked about would be found out after hours.
+        held_out = _held_out(model, config, interactions, dataset, seed)
+        torch.manual_seed(seed)
+        net = model.net(config, dataset.num_rows)
+        net.observe(dataset)  # type: ignore[operator]
+        loggers = tracking.loggers(model.name, config, work, mlflow)
+        history = fit(
+            model,
+            net,
+            dataset,
+            config,
+            unfinished.checkpoints_folder(path),
+            seed=seed,
+            resume=resume,
+            progress=progress,
+            loggers=loggers,
+        )
+        net.finish()  # type: ignore[operator]
+        metrics = {
+            "test": model.evaluate(net, dataset, config, "test"),
+            "baselines": model.baselines(dataset, config, "test"),
+            "validation_baselines": model.baselines(dataset, config, "validation"),  # of the curve
+            "notes": list(dataset.notes),
+            "data": {"source": interactions.source, "fingerprint": interactions.fingerprint},
+            "versions": library_versions(),
+            **history,
+        }
+        tracking.log_results(loggers, metrics)
+        _put_in_place(path, description, net, dataset, held_out, metrics)
+        return load(path)
+
+
+@contextmanager
+def _kept(path: Path) -> Iterator[None]:
+    """Say after a full disk and the like that the training is not lost, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if not (kept := unfinished.kept(path)):
+            raise
+        raise SeqrecError(f"{error.filename or path}: {error.strerror or error}{kept}") from error
+
+
+def _put_in_place(
+    path: Path,
+    description: Mapping[str, Any],
+    net: nn.Module,
+    dataset: Dataset,
+    held_out: list[dict[str, list[Any]]],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write the run beside its place and rename it; only then is its training deleted."""
+    work, staging = unfinished.work_folder(path), unfinished.staging_folder(path)
+    try:
+        write_json(staging / run_folder.CONFIG_FILE, description)
+        curves = work / tracking.TENSORBOARD_FOLDER
+        if curves.exists():
+            shutil.copytree(curves, staging / tracking.TENSORBOARD_FOLDER)
+        save_tensors(_state(net), staging / run_folder.WEIGHTS_FILE)
+        for name, vocabulary in dataset.vocabularies.items():
+            file = staging / run_folder.VOCABULARY_FOLDER / f"{name}.parquet"
+            file.parent.mkdir(exist_ok=True)
+            pq.write_table(pa.table({"id": pa.array(list(vocabulary.ids), pa.string())}), file)
+        write_json(staging / run_folder.HELD_OUT_FILE, held_out)
+        write_json(staging / run_folder.METRICS_FILE, metrics)
+        run_folder.write_files(staging)
+        unfinished.is_complete(path)
+        with alone(path):
+            replace_folder(staging, path)
+    finally:
+        remove(staging)  # a part of a run would only fill the disk
+    remove(work)
 
 
 def _held_out(
@@ -210,47 +225,3 @@ def _held_out(
 
 def _state(net: nn.Module) -> dict[str, torch.Tensor]:
     return {name: t.detach().clone().contiguous() for name, t in net.state_dict().items()}
-
-
-def finished_key(path: Path) -> str | None:
-    """The key of the finished run at `path`, or None."""
-    recover(path)
-    if not (path / "metrics.json").exists():
-        return None
-    key: str = read_json(path / "config.json")["key"]
-    return key
-
-
-def load(path: Path) -> Run:
-    """Read a run folder. Raises SeqrecError where it is none, or not finished."""
-    recover(path)
-    if not (path / "metrics.json").exists():
-        raise SeqrecError(f"{path} holds no finished run; run `seqrec-export train` first")
-    description = read_json(path / "config.json")
-    if description["model"] not in MODELS:
-        raise SeqrecError(
-            f"{path} is a run of {description['model']}, which this version does not have; "
-            f"it has {', '.join(MODELS)}"
-        )
-    model = MODELS[description["model"]]
-    config = model.config(**description["config"])
-    vocabularies = {
-        file.stem: Vocabulary(pq.read_table(file)["id"].to_pylist())
-        for file in sorted((path / "vocabulary").glob("*.parquet"))
-    }
-    rows = {name: vocabulary.num_rows for name, vocabulary in vocabularies.items()}
-    net = model.net(config, rows)
-    net.load_state_dict(load_file(path / "weights.safetensors"))
-    held_out = path / "held_out.json"
-    return Run(
-        path=path,
-        model=model,
-        config=config,
-        seed=description["seed"],
-        net=net.eval(),
-        vocabularies=vocabularies,
-        source=description["source"],
-        fingerprint=description["fingerprint"],
-        metrics=read_json(path / "metrics.json"),
-        held_out=tuple(read_json(held_out)) if held_out.exists() else (),
-    )

@@ -20,14 +20,11 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from seqrec_export.checkpoints import PlainCheckpoints
+from seqrec_export.checkpoints import BEST, CURVE, LAST, PlainCheckpoints
 from seqrec_export.folders import recover
 from seqrec_export.graph import Batch, Metrics, Model
 from seqrec_export.histories import Dataset
 from seqrec_export.row_adam import RowAdam
-
-LAST = "last"  # the checkpoint that `--resume` goes on from
-BEST = "best"
 
 
 class _Epoch(IterableDataset[Batch]):
@@ -111,11 +108,11 @@ class _Fit(lightning.LightningModule):
         self.log_dict({name: metrics[name] for name in others}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["curve"] = self.curve
+        checkpoint[CURVE] = self.curve
         checkpoint["spent"] = self.clock.spent()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.curve = checkpoint["curve"]
+        self.curve = checkpoint[CURVE]
         self.clock.before = checkpoint["spent"]
 
     def on_validation_start(self) -> None:
