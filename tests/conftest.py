@@ -2,13 +2,16 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from served import GRAPHS, TOP_K, Served, small_config
+from served import EMBEDDED, GRAPHS, NATIVE_LIKE, TOP_K, Served, backend, running, small_config
 from test_export import copy
+from wire import connect, stub
 
 from seqrec_export.exported import Exported, export_run, find_export
 from seqrec_export.interactions import Interactions
@@ -16,6 +19,7 @@ from seqrec_export.models import MODELS
 from seqrec_export.readers.synthetic import generate
 from seqrec_export.repository import publish
 from seqrec_export.run import load, train
+from seqrec_export.server import Server
 from seqrec_export.verification import refused, verify
 
 
@@ -74,6 +78,46 @@ def repository(
     for name in MODELS:
         publish(exports(name), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tritons(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Server]]:
+    """Backend -> a Triton with every model, started when it is first asked for.
+
+    And with one that was never built.
+    """
+    unbuilt = repository / "never_built"
+    unbuilt.mkdir(exist_ok=True)
+    (unbuilt / "config.pbtxt").write_text('name: "never_built" backend: "onnxruntime"')
+    with ExitStack() as started:
+
+        @cache
+        def start(name: str) -> Server:
+            folder = tmp_path_factory.mktemp(name)
+            return started.enter_context(running(repository, backend(name, folder)))
+
+        yield start
+
+
+@pytest.fixture(params=[EMBEDDED, NATIVE_LIKE])
+def triton(request: pytest.FixtureRequest, tritons: Callable[[str], Server]) -> Server:
+    """A Triton with our backend, and one whose backend has the faults of NVIDIA's."""
+    return tritons(request.param)
+
+
+@pytest.fixture
+def infer(triton: Server) -> Iterator[Any]:
+    """Its gRPC calls, bare."""
+    with connect(triton.grpc_url) as channel:
+        yield stub(channel)
+
+
+@pytest.fixture(scope="session")
+def graph(exports: Callable[[str], Exported]) -> Callable[[str], Served]:
+    """Graph name -> that graph."""
+    return lambda name: Served(exports(GRAPHS[name][0]), exports(GRAPHS[name][0]).graphs[name])
 
 
 @pytest.fixture(scope="session")

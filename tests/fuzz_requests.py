@@ -47,15 +47,6 @@ def filled(dtype: str, *values: Any) -> Build:
     return build
 
 
-def nul_inside(served: Served, rng: Rng) -> ModelInferRequest:
-    """Known ids with more behind a NUL. (Triton's own backend cuts a string there, too.)"""
-    tensors = served.request(rng, batch=2, length=5, padding=0)
-    for array in tensors.values():
-        if array.dtype == object:
-            array[:] = array + "\0" + "more"
-    return message(served.graph.name, tensors)
-
-
 def a_long_id(request: ModelInferRequest, served: Served, rng: Rng) -> None:
     for i, entry in enumerate(request.inputs):
         if entry.datatype == "BYTES":
@@ -272,15 +263,6 @@ def length_of_first(length: int) -> Callable[[bytes, Rng], bytes]:
 
 def one_less(data: bytes, rng: Rng) -> bytes:
     return data[4 + int.from_bytes(data[:4], "little") :]
-
-
-def not_utf8(request: ModelInferRequest, served: Served, rng: Rng) -> None:
-    bad = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"fine\xfe")
-    for i, entry in enumerate(request.inputs):
-        if entry.datatype == "BYTES":
-            size = int(np.prod(entry.shape))
-            items = [b"fine"] * (size - 1) + [bad[int(rng.integers(len(bad)))]]
-            request.raw_input_contents[i] = framed(items)
 
 
 def typed_otherwise(change: Callable[[Any, Any], None]) -> Build:

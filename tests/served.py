@@ -184,15 +184,34 @@ def golden_tensors(entries: Mapping[str, Mapping[str, Any]]) -> Tensors:
     }
 
 
+EMBEDDED, NATIVE_LIKE = "embedded", "native_like"
+
+
+def backend(name: str, folder: Path) -> Path:
+    """What Triton is to run ONNX files with; `folder` is where to put it, if it has to be made."""
+    if name == EMBEDDED:
+        return server.BACKEND
+    shutil.copy(Path(__file__).with_name("native_like.py"), folder / "model.py")
+    shutil.copy(server.BACKEND / "model.py", folder / "embedded.py")
+    return folder
+
+
 @contextmanager
-def serving(repository: Path) -> Iterator[str]:
-    """The gRPC address of a Triton on free ports; skips the test where there is no Triton."""
+def running(repository: Path, backend: Path = server.BACKEND) -> Iterator[server.Server]:
+    """A Triton on free ports; skips the test where there is no Triton."""
     try:
         server.find_triton()
     except SeqrecError as error:
         pytest.skip(str(error))
-    with server.start(repository, grpc_port=0, metrics_port=0) as running:
-        yield running.grpc_url
+    with server.start(repository, grpc_port=0, metrics_port=0, backend=backend) as started:
+        yield started
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[str]:
+    """The gRPC address of one."""
+    with running(repository) as started:
+        yield started.grpc_url
 
 
 def rows(tensors: Tensors, chosen: Any) -> Tensors:

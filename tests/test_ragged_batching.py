@@ -1,18 +1,16 @@
 """Requests of every length share batches in the real Triton, and none sees what the others hold."""
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
-from served import GRAPHS, Served, assert_same, serving
+from served import GRAPHS, Served, assert_same
+from strangers import ask_alone, ask_together, requests, wrong
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelStatisticsRequest
-from wire import DEADLINE, connect, message, read_answer, stub
+from wire import DEADLINE, message, read_answer
 
 from seqrec_export.cases import Case, classes_of, draw
-from seqrec_export.exported import Exported
 
 RAGGED = [
     name
@@ -20,12 +18,7 @@ RAGGED = [
     if any(isinstance(spec.shape[1], str) for spec in graph.inputs)
 ]
 REQUESTS = 1000
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Any]:
-    with serving(repository) as url, connect(url) as channel:
-        yield stub(channel)
+ASKED = 160  # requests of each graph by callers who do not know of each other
 
 
 def mixed_requests(served: Served, number: int, seed: int) -> list[ModelInferRequest]:
@@ -58,23 +51,29 @@ def requests_and_runs(server: Any, model: str, *, requests: int = 0) -> np.ndarr
 
 
 def test_requests_of_every_length_share_batches_and_keep_their_answers(
-    server: Any, exports: Callable[[str], Exported]
+    infer: Any, graph: Callable[[str], Served]
 ) -> None:
     each = -(-REQUESTS // len(RAGGED))
     counts = np.zeros(2, np.int64)
 
     for seed, name in enumerate(RAGGED):
-        exported = exports(GRAPHS[name][0])
-        requests = mixed_requests(Served(exported, exported.graphs[name]), each, seed)
-        start, _ = requests_and_runs(server, name)
-        alone = [server.ModelInfer(request, timeout=DEADLINE) for request in requests]
-        before = requests_and_runs(server, name, requests=start + each)
+        asked = mixed_requests(graph(name), each, seed)
+        start, _ = requests_and_runs(infer, name)
+        alone = ask_alone(infer, asked)
+        before = requests_and_runs(infer, name, requests=start + each)
         # All at once, so that they wait for one another however slow this machine is.
-        sent = [server.ModelInfer.future(request, timeout=DEADLINE) for request in requests]
+        sent = [infer.ModelInfer.future(request, timeout=DEADLINE) for request in asked]
         together = [future.result() for future in sent]
-        counts += requests_and_runs(server, name, requests=before[0] + each) - before
+        counts += requests_and_runs(infer, name, requests=before[0] + each) - before
         for got, expected in zip(together, alone, strict=True):
-            assert_same(read_answer(got), read_answer(expected), tolerance=1e-6)
+            assert_same(read_answer(got), expected, tolerance=1e-6)
     requests_, runs = counts
     assert requests_ == each * len(RAGGED) >= REQUESTS
     assert requests_ > 2 * runs, f"{requests_} requests in {runs} runs"
+
+
+def test_no_caller_reaches_the_answer_of_another(infer: Any, served: Served) -> None:
+    asked = list(requests(served, ASKED, seed=0))
+    expected = ask_alone(infer, asked)
+    faults = wrong(ask_together(infer, asked), expected)
+    assert not faults, f"{len(faults)} of {ASKED} are wrong"

@@ -312,14 +312,7 @@ def test_a_malformed_request_is_refused_and_the_server_lives(server: Server) -> 
     assert raw_call(server, "echo", "text", text, "BYTES") == [[b"a"]]
 
 
-def test_a_failing_request_does_not_fail_its_batch(server: Server, client: Client) -> None:
-    def utf8(i: int) -> object:
-        array = np.array([[b"\xff" if i % 5 == 0 else b"%d" % i]], dtype=object)
-        try:
-            return raw_call(server, "echo", "text", array, "BYTES")
-        except InferenceServerException as error:
-            return f"{error.status()} {error.message()}"
-
+def test_a_failing_request_does_not_fail_its_batch(client: Client) -> None:
     def index(i: int) -> object:
         try:
             return client.call("pick", [{"index": 99 if i % 5 == 0 else i % 3}])[0]["value"]
@@ -327,12 +320,6 @@ def test_a_failing_request_does_not_fail_its_batch(server: Server, client: Clien
             return str(error)
 
     with ThreadPoolExecutor(10) as pool:
-        for i, answer in enumerate(pool.map(utf8, range(40))):
-            if i % 5 == 0:
-                assert "INVALID_ARGUMENT" in str(answer)
-                assert "UTF-8" in str(answer)
-            else:
-                assert answer == [[b"%d" % i]]
         for i, answer in enumerate(pool.map(index, range(40))):
             assert "bounds" in str(answer) if i % 5 == 0 else answer == [10 + i % 3]
 

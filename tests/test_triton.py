@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-from served import GRAPHS, WINDOW, Served, golden_tensors, serving
+from served import GRAPHS, WINDOW, Served, golden_tensors
 
 from seqrec_export.cases import Case, draw
 from seqrec_export.client import Client
+from seqrec_export.server import Server
 
 _CASES = [
     Case(name="known ids", batch=1, length=0, candidates=50),
@@ -22,12 +22,9 @@ _CASES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def client(repository: Path) -> Iterator[Client]:
-    unbuilt = repository / "never_built"
-    unbuilt.mkdir(exist_ok=True)
-    (unbuilt / "config.pbtxt").write_text('name: "never_built" backend: "onnxruntime"')
-    with serving(repository) as url, Client(url) as connected:
+@pytest.fixture
+def client(triton: Server) -> Iterator[Client]:
+    with Client(triton.grpc_url) as connected:
         yield connected
 
 
@@ -41,20 +38,13 @@ def test_triton_answers_what_onnx_runtime_answers_in_process(
 ) -> None:
     graph, vocabularies = served.graph, served.exported.run.vocabularies
     request = draw(graph, vocabularies, np.random.default_rng(3), case)
-    rows = [
-        {name: values[i].tolist() for name, values in request.items()} for i in range(case.batch)
-    ]
-    answers = client.call(graph.name, rows)
-    expected = served.onnx(request)
-    assert len(answers) == case.batch
-    for i, answer in enumerate(answers):
-        for name, want in expected.items():
-            got = np.asarray(answer[name], dtype=want.dtype)
-            assert got.shape == want[i].shape
-            if want.dtype == object:
-                assert got.tolist() == want[i].tolist()
-            else:
-                np.testing.assert_allclose(got, want[i], atol=1e-6)
+    answers = client.infer(graph.name, request)
+    for name, want in served.onnx(request).items():
+        assert answers[name].shape == want.shape
+        if want.dtype == object:
+            np.testing.assert_array_equal(answers[name], want)
+        else:
+            np.testing.assert_allclose(answers[name], want, atol=1e-6)
 
 
 def test_triton_answers_the_golden_requests_as_they_say(client: Client, served: Served) -> None:

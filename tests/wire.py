@@ -85,10 +85,7 @@ def read_request(request: ModelInferRequest) -> Tensors | None:
             or np.prod(shape, dtype=object) != len(values)
         ):
             return None
-        try:
-            tensors[entry.name] = _array(values, entry.datatype, shape)
-        except UnicodeDecodeError:
-            return None
+        tensors[entry.name] = _array(values, entry.datatype, shape)
     return tensors
 
 
@@ -104,6 +101,11 @@ def read_answer(response: ModelInferResponse) -> Tensors:
 def _unpacked(data: bytes, datatype: str) -> list[Any] | NDArray[Any] | None:
     if datatype != "BYTES":
         return None if len(data) % 4 else np.frombuffer(data, NUMBERS[datatype])
+    return unframed(data)
+
+
+def unframed(data: bytes) -> list[bytes] | None:
+    """Strings that are framed as Triton has them; None if one ends past the data."""
     items, offset = [], 0
     while offset < len(data):
         start = offset + 4
@@ -120,5 +122,13 @@ def _array(values: Any, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     if datatype != "BYTES":
         return np.asarray(values, NUMBERS[datatype]).reshape(shape)
     array = np.empty(len(values), dtype=object)
-    array[:] = [value.decode() for value in values]
+    array[:] = list(map(text, values))
     return array.reshape(shape)
+
+
+def text(value: bytes) -> str:
+    """A string as Triton's backends read it: up to the first NUL, unknown if it is not UTF-8."""
+    try:
+        return value.partition(b"\0")[0].decode()
+    except UnicodeDecodeError:
+        return "\0"  # no string of a request is this one

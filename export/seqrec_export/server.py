@@ -28,7 +28,7 @@ from seqrec_export.endpoints import Endpoints, listening, with_free_ports
 from seqrec_export.errors import SeqrecError
 from seqrec_export.published import models
 
-BACKEND = Path(__file__).parent / "backend" / "onnxruntime" / "model.py"
+BACKEND = Path(__file__).parent / "backend" / "onnxruntime"
 STOP_SECONDS = 10
 
 
@@ -112,6 +112,7 @@ def start(
     poll_seconds: int | None = None,
     log: Path | None = None,
     timeout_seconds: float = 120,
+    backend: Path = BACKEND,
 ) -> Server:
     """Serve `repository` on loopback and return once every model is ready.
 
@@ -127,6 +128,7 @@ def start(
         poll_seconds=poll_seconds,
         log=log,
         timeout_seconds=timeout_seconds,
+        backend=backend,
     )
     try:
         if reasons := why_not_ready(running, names):
@@ -146,10 +148,11 @@ def launch(
     poll_seconds: int | None = None,
     log: Path | None = None,
     timeout_seconds: float = 120,
+    backend: Path = BACKEND,
 ) -> Server:
     """Start Triton with these models and return once it listens on each of its ports.
 
-    Whether or not the models load.
+    Whether or not the models load. `backend` is the folder with what runs ONNX files.
     """
     wheel = find_triton()
     endpoints = with_free_ports(endpoints)
@@ -163,7 +166,7 @@ def launch(
             str(wheel / "bin" / "tritonserver"),
             f"--id={server_id}",
             f"--model-repository={repository.resolve()}",
-            f"--backend-directory={assemble_backends(wheel, work)}",
+            f"--backend-directory={assemble_backends(wheel, work, backend)}",
             # This one holds for every Python-based backend, whatever its own name.
             f"--backend-config=python,shm-region-prefix-name={server_id}-",
             "--disable-auto-complete-config",
@@ -293,8 +296,8 @@ def environment(wheel: Path) -> dict[str, str]:
     }
 
 
-def assemble_backends(wheel: Path, work: Path) -> Path:
-    """Triton's Python backend with this Python's stub, and ours beside it.
+def assemble_backends(wheel: Path, work: Path, backend: Path) -> Path:
+    """Triton's Python backend with this Python's stub, and `backend`, a folder, for ONNX files.
 
     Copies: Triton refuses a backend library that is a link out of its folder.
     """
@@ -314,8 +317,8 @@ def assemble_backends(wheel: Path, work: Path) -> Path:
             f"Triton needs Python {version} as a shared library (on Debian and Ubuntu"
             f" `apt-get install libpython{version}`): {trial.stderr.strip()}"
         )
-    (backends / "onnxruntime").mkdir()
-    shutil.copy(BACKEND, backends / "onnxruntime")
+    no_bytecode = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(backend, backends / BACKEND.name, ignore=no_bytecode)
     return backends
 
 

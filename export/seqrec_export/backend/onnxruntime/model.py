@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ ONNX_TYPES = {
     "TYPE_STRING": "string",
 }
 MOST_FRAMED = 100_000  # about 20 MB
+# Stands for a string that is not UTF-8, which ONNX Runtime takes from C but not from Python. It is
+# unknown to every graph: a string that was sent ends before its first NUL.
+NOT_UTF8 = "\0 not UTF-8"
 BATCH_INPUT_TYPES = {"TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
 
 # After a batch of more than this, memory is given back: neither ONNX Runtime's arena nor the C
@@ -54,6 +58,7 @@ class Layout:
     """How a configuration lays out the tensors of a batch of requests."""
 
     batched: bool
+    ranks: Mapping[str, int]  # input -> how many axes it has in a request
     ragged: frozenset[str]  # inputs that lie flat, the requests one behind the other
     row_shapes: Mapping[str, tuple[str, type[np.generic]]]  # input -> whose row shapes
     scattered: Mapping[str, str]  # outputs that lie flat too -> the input with a value for each
@@ -70,22 +75,35 @@ class Layout:
         for entry in config.get("batch_output", []):
             (name,), (source,) = entry["target_name"], entry["source_input"]
             scattered[name] = source
+        batched = config["max_batch_size"] > 0
+        ranks = {entry["name"]: len(entry["dims"]) + batched for entry in config["input"]}
         flat = frozenset(e["name"] for e in config["input"] if e.get("allow_ragged_batch"))
-        return cls(config["max_batch_size"] > 0, flat, row_shapes, scattered)
+        return cls(batched, ranks, flat, row_shapes, scattered)
+
+    def objection(self, request: Feeds) -> str:
+        """Why Triton should not have let the request in, or ""."""
+        for name, array in request.items():
+            if isinstance(array, Strings):  # Triton let it in: the product of the sizes overflowed
+                return f"{name!r} has the shape {array.claimed} and {array.size} strings"
+            # Of a request for no rows, Triton drops the first axis and takes what the others say.
+            if array.ndim != self.ranks[name]:
+                return f"{name!r} has no rows; a request holds at least one"
+        return ""
 
     def join(self, inputs: Sequence[Feeds]) -> Feeds:
         """Requests -> what the file takes: rows stacked, ragged ones flat with their row shapes."""
-        feeds: Feeds = {}
-        for name in inputs[0]:
-            arrays = [request[name] for request in inputs]
-            if name in self.ragged:
-                arrays = [array.reshape(-1) for array in arrays]
-            feeds[name] = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        feeds = {name: self.gather(name, [each[name] for each in inputs]) for name in inputs[0]}
         for target, (name, dtype) in self.row_shapes.items():
             shapes = [request[name].shape for request in inputs]
             items = np.array([shape[1:] for shape in shapes], dtype)
             feeds[target] = items.repeat([shape[0] for shape in shapes], axis=0)
         return feeds
+
+    def gather(self, name: str, arrays: Sequence[Array]) -> Array:
+        """One input of all requests."""
+        if name in self.ragged:
+            arrays = [array.reshape(-1) for array in arrays]
+        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
     def split(self, outputs: Feeds, inputs: Sequence[Feeds]) -> list[Feeds]:
         """What the file gives -> each request's share."""
@@ -127,9 +145,9 @@ class TritonPythonModel:
         responses: list[Any] = [None] * len(requests)
         chosen, inputs = [], []
         for i, request in enumerate(requests):
-            feeds = read_inputs(request)
-            if broken := next((name for name, array in feeds.items() if undecoded(array)), None):
-                responses[i] = refusal(f"{broken!r} holds a string that is not UTF-8", invalid=True)
+            feeds = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            if objection := self.layout.objection(feeds):
+                responses[i] = refusal(objection, invalid=True)
             else:
                 chosen.append(i)
                 inputs.append(feeds)
@@ -141,22 +159,26 @@ class TritonPythonModel:
 
     def answer(self, requests: Sequence[Any], inputs: Sequence[Feeds]) -> list[Any]:
         """One response a request; where the joint run fails, only the guilty request fails."""
-        if len(requests) > 1 and not self.layout.batched:
-            return [self.answer([r], [i])[0] for r, i in zip(requests, inputs, strict=True)]
-        wanted = {name for request in requests for name in request.requested_output_names()}
-        names = [name for name in self.outputs if name in wanted]
         if not requests:
             return []
+        if len(requests) > 1 and not self.layout.batched:
+            return [self.answer([r], [i])[0] for r, i in zip(requests, inputs, strict=True)]
         try:
-            options = SHRINK if self.large else None
-            arrays = self.session.run(names, self.layout.join(inputs), options)
-            shares = self.layout.split(dict(zip(names, arrays, strict=True)), inputs)
+            return self.run(requests, inputs)
         # ONNX Runtime's errors have no common class, and an exception out of `execute` would fail
         # every request of the batch, which are strangers to each other.
         except Exception as error:
             if len(requests) > 1:
                 return [self.answer([r], [i])[0] for r, i in zip(requests, inputs, strict=True)]
             return [refusal(str(error), invalid=type(error).__name__ == "InvalidArgument")]
+
+    def run(self, requests: Sequence[Any], inputs: Sequence[Feeds]) -> list[Any]:
+        """Answer all requests in one run of the file."""
+        wanted = {name for request in requests for name in request.requested_output_names()}
+        names = [name for name in self.outputs if name in wanted]
+        options = SHRINK if self.large else None
+        arrays = self.session.run(names, self.layout.join(inputs), options)
+        shares = self.layout.split(dict(zip(names, arrays, strict=True)), inputs)
         return [respond(request, share) for request, share in zip(requests, shares, strict=True)]
 
 
@@ -222,21 +244,10 @@ def check(config: Mapping[str, Any], layout: Layout, session: ort.InferenceSessi
         raise ValueError(f"model {config['name']!r}: " + "; ".join(sorted(problems)))
 
 
-def read_inputs(request: Any) -> Feeds:
-    """The request's tensors; strings as `str`, bytes would silently look up as unknown."""
-    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-
-
-def undecoded(array: Array) -> bool:
-    """Whether strings were left as bytes because one of them is not UTF-8."""
-    return array.dtype == np.object_ and array.size > 0 and isinstance(array.flat[0], bytes)
-
-
 def respond(request: Any, outputs: Feeds) -> Any:
-    """A response with the outputs that the request asked for."""
-    tensors = []
-    for name in outputs.keys() & set(request.requested_output_names()):
-        tensors.append(pb_utils.Tensor(name, outputs[name]))
+    """A response with the outputs that the request asked for, in the configuration's order."""
+    asked = set(request.requested_output_names())
+    tensors = [pb_utils.Tensor(name, array) for name, array in outputs.items() if name in asked]
     return pb_utils.InferenceResponse(tensors)
 
 
@@ -246,11 +257,28 @@ def refusal(message: str, *, invalid: bool) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
-def deserialize_bytes_tensor(encoded: Array) -> Array:
+class Strings(np.ndarray[Any, np.dtype[np.object_]]):
+    """The strings of one tensor, not yet in its shape.
+
+    The stub calls `reshape` next, where an exception would end this process. So strings that do not
+    fill the shape stay what they are.
+    """
+
+    claimed: tuple[int, ...] = ()
+
+    def reshape(self, shape: Sequence[int]) -> Array:  # type: ignore[override]
+        """A plain array of that shape; if it has another number of elements, this one."""
+        self.claimed = tuple(shape)
+        if min(shape, default=0) < 0 or math.prod(shape) != self.size:
+            return self
+        return self.view(np.ndarray).reshape(shape)
+
+
+def deserialize_bytes_tensor(encoded: Array) -> Strings:
     """Triton's string tensor (4-byte little-endian length, then the bytes, each) -> str.
 
-    All of it stays bytes where one string is not UTF-8: an exception here would fail every request
-    of the batch.
+    As the native backend reads it: a string ends before its first NUL, and one that is not UTF-8
+    equals no other string.
     """
     data = encoded.tobytes()
     items: list[bytes] = []
@@ -259,13 +287,23 @@ def deserialize_bytes_tensor(encoded: Array) -> Array:
         start = offset + 4
         offset = start + unpack(data, offset)[0]
         items.append(data[start:offset])
+    if b"\0" in b"".join(items):
+        items = [item.partition(b"\0")[0] for item in items]
     # An array of fixed width would take the longest item's width for each.
     array = np.empty(len(items), dtype=np.object_)
     try:
         array[:] = list(map(bytes.decode, items))
     except UnicodeDecodeError:
-        array[:] = items
-    return array
+        array[:] = list(map(decode, items))
+    return array.view(Strings)
+
+
+def decode(item: bytes) -> str:
+    """The string, or NOT_UTF8."""
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8
 
 
 class Framed(dict[str, bytes]):
