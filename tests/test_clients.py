@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from wire import message
 
 from seqrec_cli.main import app
-from seqrec_export.client_code import LANGUAGES, Field, pascal, write_clients
+from seqrec_export.client_code import LANGUAGES, REPLAY_FILE, Field, pascal, write_clients
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json
 from seqrec_export.openapi import OPENAPI_FILE
@@ -165,7 +165,9 @@ def test_one_language_and_the_models_that_are_there(repository: Path, tmp_path: 
         "go",
         "inference.proto",
         "inference.protoset",
+        "models",
         OPENAPI_FILE,
+        REPLAY_FILE,
     }
     assert not any("Sasrec" in path.read_text() for path in out.rglob("*.go"))
     assert write_clients(some, out, ["cpp"]) == ["caser"]

@@ -23,11 +23,12 @@ def clients(
     """Write what a backend in Node, Go, Java or C++ calls the models of a repository with.
 
     A small library for each language, a typed client for each model, the gRPC protocol as
-    descriptors and as .proto, and an OpenAPI description of the JSON endpoint.
+    descriptors and as .proto, an OpenAPI description of the JSON endpoint, and for each model its
+    contract and recorded requests, with which a client in another language proves itself.
 
     Example: `seqrec-export clients --out backend/seqrec --language java`
     """
-    from seqrec_export.client_code import LANGUAGES, write_clients
+    from seqrec_export.client_code import LANGUAGES, REPLAY_FILE, write_clients
 
     chosen = tuple(dict.fromkeys(language or LANGUAGES))
     for name in chosen:
@@ -39,3 +40,4 @@ def clients(
     else:
         typer.echo(f"{out}: {', '.join(chosen)}; typed clients of {', '.join(written)}")
         note(f"how to build and call them: {out}/<language>/README.md")
+        note(f"how to prove a client of your own: {out}/{REPLAY_FILE}")

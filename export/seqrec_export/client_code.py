@@ -19,13 +19,15 @@ from jinja2 import Environment, StrictUndefined
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json, remove, replace_folder
-from seqrec_export.openapi import CONTRACT_FILE, OPENAPI_FILE, write_openapi
+from seqrec_export.openapi import CONTRACT_FILE, GOLDEN_FILE, OPENAPI_FILE, write_openapi
 from seqrec_export.protocol import FILE as PROTO_FILE
 from seqrec_export.protocol import descriptor_set, proto_text
-from seqrec_export.published import models
+from seqrec_export.published import models, versions
 
 LANGUAGES = ("node", "go", "java", "cpp")
 PROTOSET_FILE = "inference.protoset"
+REPLAY_FILE = "REPLAY.md"  # how to replay what lies in MODELS
+MODELS = "models"
 _TEMPLATE = ".j2"
 _BUILT = shutil.ignore_patterns("bin", "build", "dist", "inference", "node_modules", "inference.*")
 # Keywords of any of the languages, as far as an input might be called so.
@@ -148,6 +150,9 @@ def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUA
         (staged / PROTOSET_FILE).write_bytes(protocol)
         (staged / PROTO_FILE).write_text(proto_text(), encoding="utf-8")
         write_openapi(repository, staged / OPENAPI_FILE)
+        shutil.copyfile(sources / REPLAY_FILE, staged / REPLAY_FILE)
+        for name in names:
+            _record(repository / name, staged / MODELS / name)
         for language in languages:
             shutil.copytree(sources / language, staged / language, ignore=_BUILT)
             _render(staged / language, served)
@@ -159,6 +164,16 @@ def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUA
 
 def _ours(out: Path) -> bool:
     return (out / PROTOSET_FILE).is_file()
+
+
+def _record(model: Path, to: Path) -> None:
+    """Copy what proves a client of any language: the contract, and requests with answers."""
+    to.mkdir(parents=True)
+    shutil.copyfile(model / CONTRACT_FILE, to / CONTRACT_FILE)
+    newest = str(versions(model)[-1])
+    if (model / newest / GOLDEN_FILE).exists():
+        (to / newest).mkdir()
+        shutil.copyfile(model / newest / GOLDEN_FILE, to / newest / GOLDEN_FILE)
 
 
 def _sources() -> Path:
