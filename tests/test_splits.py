@@ -11,7 +11,7 @@ from toys import DAY, toy, with_events
 
 from seqrec_export.batches import chunks
 from seqrec_export.errors import SeqrecError
-from seqrec_export.histories import Dataset, prepare
+from seqrec_export.histories import Dataset, _keys, prepare
 from seqrec_export.interactions import Interactions, Sessions
 from seqrec_export.readers.synthetic import generate
 
@@ -220,3 +220,25 @@ def test_chunks_hold_every_training_event_as_a_target_once(
         targets += own
     assert sorted(targets) == np.flatnonzero(dataset.trained).tolist()
     assert len(starts) == len(chunks(dataset, window)[0])
+
+
+@few
+@given(
+    seed=SEEDS,
+    users=st.sampled_from([1, 9, 1 << 23, 1 << 24, (1 << 31) - 1]),
+    span=st.sampled_from([1, 1 << 31, 1 << 41, 1 << 61]),
+)
+def test_users_and_times_are_in_order_however_many_there_are(
+    seed: int, users: int, span: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    tables = []
+    for rows in (30, 20):
+        user = rng.choice([0, users // 2, users - 1], rows).astype(np.int32)
+        tables.append((user, rng.choice([-span, 0, span - 1, *rng.integers(0, span, 3)], rows)))
+    keys = np.concatenate(_keys(*tables))
+    pairs = np.array([pair for table in tables for pair in zip(*table, strict=True)])
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    rises = (np.diff(pairs[order], axis=0) != 0).any(axis=1)
+    assert ((np.diff(keys[order]) > 0) == rises).all()
+    assert (np.diff(keys[order]) >= 0).all()

@@ -281,10 +281,9 @@ def _place_sessions(
 
     A session of one part of the split sees no event of a later part: those are a user's last ones.
     """
-    base = int(min(histories.times.min(initial=0), sessions.times.min(initial=0)))
-    shift = np.int64(40)  # 2^40 seconds and 2^23 users fit into one sortable int64
-    event_keys = (histories.users.astype(np.int64) << shift) | (histories.times - base)
-    session_keys = (sessions.users.astype(np.int64) << shift) | (sessions.times - base)
+    event_keys, session_keys = _keys(
+        (histories.users, histories.times), (sessions.users, sessions.times)
+    )
     ends = np.searchsorted(event_keys, session_keys, side="left")
     starts = histories.offsets[sessions.users]
     for own in (0, 1):
@@ -304,3 +303,21 @@ def _place_sessions(
         validation=np.flatnonzero(part == 1),
         test=np.flatnonzero(part == 2),
     )
+
+
+def _keys(*tables: tuple[NDArray[np.int32], NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """(users, times) of several tables -> a number for each row that sorts by user, then time."""
+    times = [moments for _, moments in tables]
+    first = min(int(moments.min(initial=0)) for moments in times)
+    span = max(int(moments.max(initial=0)) for moments in times) - first + 1
+    users = 1 + max(int(rows.max(initial=0)) for rows, _ in tables)
+    if users * span < 1 << 63:
+        moments = [some - first for some in times]
+    else:
+        # Too many users or years for one number: the times' ranks do, there are fewer than events.
+        ranks = np.unique(np.concatenate(times), return_inverse=True)[1].ravel()
+        moments = np.split(ranks, np.cumsum([len(some) for some in times])[:-1])
+        span = len(ranks) + 1
+    return [
+        rows.astype(np.int64) * span + some for (rows, _), some in zip(tables, moments, strict=True)
+    ]
