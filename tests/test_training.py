@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,8 +134,9 @@ train(MODELS[name], generate(**LOG), config, path, progress=False)
 """
 
 
-def kill_after_an_epoch(name: str, path: Path, epochs: int) -> None:
-    """Train in a process of its own, and SIGKILL it once a later epoch than the first is safe."""
+@contextmanager
+def begun(name: str, path: Path, epochs: int) -> Iterator[int]:
+    """The id of a process that trains, once a later epoch than the first is safe; then SIGKILL."""
     command = [sys.executable, "-c", TRAIN, name, str(path), str(Path(__file__).parent)]
     process = subprocess.Popen([*command, str(epochs)])
     state = path.with_name(f".{path.name}.training") / "checkpoints" / "last" / "state.json"
@@ -151,9 +154,15 @@ def kill_after_an_epoch(name: str, path: Path, epochs: int) -> None:
             time.sleep(0.002)
         else:
             pytest.fail("no second checkpoint in 120 s")
+        yield process.pid
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+def kill_after_an_epoch(name: str, path: Path, epochs: int) -> None:
+    with begun(name, path, epochs):
+        pass
 
 
 @pytest.mark.parametrize("name", ["sasrec", "two_tower"])  # without and with buffers of their own

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import SEEK_CUR
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -148,12 +149,23 @@ def _begin_rows(file: BinaryIO, shape: tuple[int, int], done: int) -> None:
     file.truncate()
 
 
+@contextmanager
+def _whole(beside: Path) -> Iterator[None]:
+    """Leave nothing of a file that could not be written to its end."""
+    try:
+        with naming(beside):
+            yield
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 def _write_parquet(ids: NDArray[np.object_], vectors: NDArray[np.float32], path: Path) -> None:
     beside = path.with_name(f".{path.name}.part")
     dim = vectors.shape[1]
     schema = pa.schema([("user_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
     # Neither distinct ids nor floats repeat: looking for a dictionary takes longer than writing.
-    with naming(beside), pq.ParquetWriter(beside, schema, use_dictionary=False) as writer:
+    with _whole(beside), pq.ParquetWriter(beside, schema, use_dictionary=False) as writer:
         for start in range(0, len(ids), 65_536):
             block = np.ascontiguousarray(vectors[start : start + 65_536]).reshape(-1)
             column = pa.FixedSizeListArray.from_arrays(pa.array(block), dim)

@@ -16,6 +16,7 @@ from typing import Any
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import (
+    naming,
     read_json,
     recover,
     remove,
@@ -138,7 +139,8 @@ def _write(
             "model": run.model.name,
             "item_precision": graph.item_precision,
         }
-        export_graph(graph, run.net, run.vocabularies, folder / name, metadata)
+        with naming(folder / name):  # onnx does not say where a disk is full
+            export_graph(graph, run.net, run.vocabularies, folder / name, metadata)
         write_text(folder / name / CONFIG_FILE, config_text(model_config(graph)))
         write_json(folder / name / CONTRACT_FILE, contract(graph))
     files = {name: file_hashes(folder / name) for name in graphs}
