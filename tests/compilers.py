@@ -34,7 +34,7 @@ export const row: SasrecRow = { ROW };
 """,
         right='historyItemIds: ["1"]',
         wrong=("historyItemIds: [1]", 'historyItemIds: "1"', 'history: ["1"]'),
-        call="CALL\nexport { items, knownItems };\n",
+        call="CALL\nexport {};\n",
     ),
     "go": Compiler(
         path="cmd/compiled/main.go",
@@ -49,7 +49,9 @@ func main() { _ = models.SasrecRow{ROW} }
         wrong=("HistoryItemIds: []int{1}", 'HistoryItemIds: "1"', 'History: []string{"1"}'),
         call="""package main
 
-import ("context"; "time"; "seqrec"; "seqrec/models")
+import ("context"; "math"; "time"; "seqrec"; "seqrec/models")
+
+var _, _ = math.NaN, time.Now
 
 func call(ctx context.Context) (any, error) {
 CALL
@@ -88,7 +90,9 @@ void set(seqrec::SasrecRow& row) { row.ROW; }
 """,
         right='history_item_ids = {"1"}',
         wrong=("history_item_ids = {1, 2, 3}", "history_item_ids = 1.5", 'history = {"1"}'),
-        call="""#include "models/sasrec.h"
+        call="""#include <cmath>
+#include "models/mlink.h"
+#include "models/sasrec.h"
 using namespace std::chrono_literals;
 
 void call() {
@@ -127,7 +131,7 @@ def complaints(language: str, folder: Path) -> Iterator[str]:
             file.unlink()
         return (done.stdout + done.stderr)[-2000:] if done.returncode else ""
 
-    for code in (compiler.row.replace("ROW", compiler.right), documented(language)):
+    for code in (compiler.row.replace("ROW", compiler.right), *documented(language)):
         if why := said(code):
             yield f"does not compile: {code}{why}"
     for value in compiler.wrong:
@@ -135,10 +139,12 @@ def complaints(language: str, folder: Path) -> Iterator[str]:
             yield f"compiles: {value}"
 
 
-def documented(language: str) -> str:
-    """The call in docs/calling.md, as a whole file."""
+def documented(language: str) -> Iterator[str]:
+    """Each call in docs/calling.md, as a whole file."""
     fence = {"node": "ts"}.get(language, language)
-    found = re.search(f"```{fence}\n(.*?)```", CALLING.read_text(encoding="utf-8"), re.DOTALL)
-    assert found, language
-    code = COMPILERS[language].call.replace("CALL", found[1])
-    return code.replace('"seqrec-client"', '"./index.js"')
+    page = CALLING.read_text(encoding="utf-8")
+    found = re.findall(f"```{fence}\n(.*?)```", page, re.DOTALL)
+    assert len(found) == 2, language
+    for call in found:
+        code = COMPILERS[language].call.replace("CALL", call)
+        yield code.replace('"seqrec-client"', '"./index.js"')

@@ -115,3 +115,27 @@ def test_json_answers_are_json_whatever_was_asked(repository: Path, with_http: S
             assert {output["name"] for output in answer["outputs"]} == set(golden["outputs"])
             asked += 1
     assert asked > 500
+
+
+def test_lists_that_follow_a_history_say_so(openapi: Any) -> None:
+    aligned = {
+        (schema, tensor["properties"]["name"]["const"]): tensor["x-aligned-with"]
+        for schema, described in openapi["components"]["schemas"].items()
+        if schema.endswith("_request")
+        for tensor in described["properties"]["inputs"]["items"]["oneOf"]
+        if "x-aligned-with" in tensor
+    }
+    assert set(aligned.values()) == {"history_item_ids"}
+    assert {schema.removesuffix("_request") for schema, _ in aligned} == {
+        "gru4att",
+        "gru4att_encoder",
+        "mlink",
+        "mlink_encoder",
+    }
+    body = openapi["paths"]["/v2/models/mlink/infer"]["post"]["requestBody"]
+    inputs = body["content"]["application/json"]["example"]["inputs"]
+    example = {tensor["name"]: tensor for tensor in inputs}
+    events = sum(map(bool, example["history_item_ids"]["data"]))
+    ratings = example["history_ratings"]["data"]
+    assert [bool(rating) for rating in ratings[-events:]] == [True] * min(events, len(ratings))
+    assert ratings[:-events] == [0] * (len(ratings) - events)

@@ -56,10 +56,13 @@ def write_openapi(repository: Path, path: Path) -> None:
                 "title": "Recommendations",
                 "version": version("seqrec-export"),
                 "description": (
-                    "Raw item ids in, item ids and scores out. Tensors are flat, row after row;"
-                    " rows of unequal length are filled up with the empty string. Scores are"
-                    " finite. For an unknown number Triton reads NaN, which standard JSON has not;"
-                    " a list that is shorter than the history says the same of its end."
+                    "Raw item ids in, item ids and scores out. Every input must be sent. Tensors"
+                    " are flat, row after row; rows of unequal length are filled up with the empty"
+                    " string, and of an answer's outputs the name counts, not the place. Scores are"
+                    " finite. Numbers that go with a history (x-aligned-with) have one width W: the"
+                    " value at place W - j belongs to the history's j-th last event, where empty"
+                    " ids are not counted; where there is no event any number will do. For an"
+                    " unknown number Triton reads the bare word NaN, which standard JSON has not."
                 ),
             },
             "servers": [{"url": "http://127.0.0.1:8000", "description": "serve --http-port 8000"}],
@@ -85,14 +88,15 @@ def _infer(contract: Mapping[str, Any], golden: Mapping[str, Any] | None) -> dic
 
     request = answer = None
     if golden is not None:
-        request = {"inputs": _tensors(contract["inputs"], golden["inputs"])}
+        request = {"inputs": _tensors(contract["inputs"], _without_strays(contract, golden))}
         outputs = _tensors(contract["outputs"], golden["outputs"])
         answer = {"model_name": name, "model_version": "1", "outputs": outputs}
     errors = {
-        "400": "The request is not what the model takes.",
-        "404": "There is no such model.",
-        "500": "The request is no JSON that the server reads, or the model failed.",
-        "503": "The model is not ready.",
+        "400": "The request is not what the model takes: a missing, unknown or repeated input,"
+        " another type or shape, too many rows, an output that there is not.",
+        "404": "There is no such model, or it has no version that is served.",
+        "500": "The body is not what Triton reads: no JSON, no inputs, a value of another kind in"
+        " data, a negative number in a shape; or the model failed.",
     }
     return {
         "operationId": name,
@@ -112,6 +116,22 @@ def _tensors(
     entries: Sequence[Mapping[str, Any]], golden: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     return [{"name": entry["name"], **golden[entry["name"]]} for entry in entries]
+
+
+def _without_strays(contract: Mapping[str, Any], golden: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a recorded request, with 0 in place of numbers that belong to no event."""
+    inputs = dict(golden["inputs"])
+    for entry in contract["inputs"]:
+        if history := entry.get("aligned_with"):
+            rows, length = inputs[history]["shape"]
+            width = entry["shape"][1]
+            data = list(inputs[entry["name"]]["data"])
+            for row in range(rows):
+                ids = inputs[history]["data"][row * length : (row + 1) * length]
+                free = max(width - sum(map(bool, ids)), 0)
+                data[row * width : row * width + free] = [0.0] * free
+            inputs[entry["name"]] = inputs[entry["name"]] | {"data": data}
+    return inputs
 
 
 def _request(contract: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +187,7 @@ def _tensor(entry: Mapping[str, Any], max_batch_size: int) -> dict[str, Any]:
     return {
         "type": "object",
         "description": entry["meaning"],
+        **({"x-aligned-with": entry["aligned_with"]} if "aligned_with" in entry else {}),
         "required": ["name", "datatype", "shape", "data"],
         "properties": {
             "name": {"const": entry["name"]},
