@@ -76,7 +76,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "--data", "movielens:/nowhere.dat"], "nowhere.dat"),
         (["train", "--data", "parquet:x"], "no reader is called 'parquet'"),
         (["train", "-m", "sasrec", "--set", "width=3"], "no setting 'width'"),
-        (["train", "-m", "sasrec", "--set", "dim=wide"], "give a number"),
+        (["train", "-m", "sasrec", "--set", "dim=wide"], "give a whole number"),
         (
             ["train", "-m", "caser", "--preset", "best"],
             "no preset 'best'; there are ml-100k, ml-1m",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from seqrec_cli import options
@@ -68,7 +69,7 @@ def require_tracking(uri: str) -> None:
     require_reachable(uri)
 
 
-METRIC_COLUMNS = ("model", "held-out test", "baseline", "", "epochs", "training")
+METRIC_COLUMNS = ("model", "held-out test", "targets", "baseline", "", "epochs", "training")
 
 
 def metric_row(run: Run) -> tuple[Any, ...]:
@@ -76,12 +77,19 @@ def metric_row(run: Run) -> tuple[Any, ...]:
     model, metrics = run.model, run.metrics
     return (
         model.name,
-        figures(metrics["test"], model.headline),
+        figures(metrics["test"], model.headline) or "nothing is held out",
+        _targets(metrics["test"]),
         model.baseline,
         figures(metrics["baselines"][model.baseline], model.headline),
         len(metrics["curve"]),
         f"{metrics['seconds']:.0f} s",
     )
+
+
+def _targets(test: Mapping[str, float]) -> str:
+    """What the figures are of: `1,234`, or `1,234, 56 sessions`."""
+    sessions = f", {test['sessions']:,.0f} sessions" if "sessions" in test else ""
+    return f"{test['targets']:,.0f}{sessions}"
 
 
 def read_log(plan: options.Plan) -> Interactions:
@@ -147,6 +155,9 @@ def train_one(
         progress=True,
         mlflow=mlflow,
     )
+    for text in trained.metrics["notes"]:
+        if text not in interactions.notes:  # those were said when the log was read
+            note(f"note: {text}")
     shown = ModelReport.of(chosen, trained.metrics, [])
     write_report(path / REPORT_FILE, f"{name}: training", [shown])
     return trained

@@ -71,9 +71,14 @@ def retrieval_metrics(
     ks: Iterable[int] = (10, 20),
     remove_seen: bool = True,
 ) -> Metrics:
-    """HR@K, NDCG@K, MRR and AUC of the target events over the whole catalogue."""
+    """HR@K, NDCG@K, MRR and AUC of the target events over the whole catalogue.
+
+    Without targets there is nothing but their number, 0.
+    """
     ranks, competitors = rank_targets(score, dataset, positions, remove_seen=remove_seen)
     result: Metrics = {"targets": float(len(ranks))}
+    if not len(ranks):
+        return result
     for k in ks:
         result[f"hr@{k}"] = metrics.hit_rate_at_k(ranks, k)
         result[f"ndcg@{k}"] = metrics.ndcg_at_k(ranks, k)

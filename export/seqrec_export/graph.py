@@ -167,6 +167,8 @@ class Model:
     evaluate: Callable[[nn.Module, Dataset, Any, Literal["validation", "test"]], Metrics]
     baselines: Callable[[Dataset, Any, Literal["validation", "test"]], dict[str, Metrics]]
     monitor: str  # the validation metric that chooses the epoch
+    # How many targets it has in a log: with none, no epoch can be chosen.
+    choosing: Callable[[Dataset], int] = lambda dataset: len(dataset.validation)
     mode: Literal["min", "max"] = "max"
     headline: tuple[str, ...]  # the test figures that stand in tables
     baseline: str = "popularity"  # the one that stands beside them

@@ -1,6 +1,11 @@
-"""Metrics as the field defines them, from the rank of the one relevant item."""
+"""Metrics as the field defines them, from the rank of the one relevant item.
+
+The metric of no row at all is NaN: 0 would be the best error, or the worst hit rate, of anything.
+"""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,37 +15,37 @@ Ranks = NDArray[np.float64]
 
 def hit_rate_at_k(ranks: Ranks, k: int) -> float:
     """Share of rows whose relevant item is among the first k. (N,) ranks from 1."""
-    return float((ranks <= k).mean()) if len(ranks) else 0.0
+    return float((ranks <= k).mean()) if len(ranks) else math.nan
 
 
 def ndcg_at_k(ranks: Ranks, k: int) -> float:
     """Mean of 1 / log2(1 + rank) where rank <= k, else 0 (Jarvelin and Kekalainen 2002)."""
     gains = np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0)
-    return float(gains.mean()) if len(ranks) else 0.0
+    return float(gains.mean()) if len(ranks) else math.nan
 
 
 def mean_reciprocal_rank(ranks: Ranks) -> float:
     """Mean of 1 / rank; an infinite rank counts 0."""
-    return float((1.0 / ranks).mean()) if len(ranks) else 0.0
+    return float((1.0 / ranks).mean()) if len(ranks) else math.nan
 
 
 def auc(ranks: Ranks, num_candidates: NDArray[np.int64]) -> float:
     """Mean share of the other candidates that rank below the relevant item, in 0..1."""
     others = np.maximum(num_candidates - 1, 1)
     below = np.where(np.isfinite(ranks), 1.0 - (ranks - 1.0) / others, 0.0)
-    return float(np.clip(below, 0.0, 1.0).mean()) if len(ranks) else 0.0
+    return float(np.clip(below, 0.0, 1.0).mean()) if len(ranks) else math.nan
 
 
 def rmse(predicted: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
     """Root of the mean squared error, in the units of the ratings."""
     error = predicted.astype(np.float64) - actual
-    return float(np.sqrt((error**2).mean())) if len(error) else 0.0
+    return float(np.sqrt((error**2).mean())) if len(error) else math.nan
 
 
 def mae(predicted: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
     """Mean absolute error, in the units of the ratings."""
     error = predicted.astype(np.float64) - actual
-    return float(np.abs(error).mean()) if len(error) else 0.0
+    return float(np.abs(error).mean()) if len(error) else math.nan
 
 
 def list_ndcg_at_k(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+HIGHEST_BETA2 = 0.99999  # the powers of a higher one that are not 0 yet would be gigabytes
 _NEGLIGIBLE = 1e-10
 _ROWS_AT_ONCE = 16_384
 _NEVER = -1

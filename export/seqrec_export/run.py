@@ -33,7 +33,8 @@ from seqrec_export.run_folder import (
     load,
     require_still,
 )
-from seqrec_export.training import fit
+from seqrec_export.settings import SEED
+from seqrec_export.training import DivergedError, enough_memory, fit, require_targets, resolved
 
 __all__ = [
     "Run",
@@ -59,7 +60,7 @@ def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
     return sha256_json(
         {
             "model": model.name,
-            "config": asdict(config),
+            "config": asdict(resolved(model, config)),
             "seed": seed,
             "data": fingerprint,
             "versions": library_versions(),
@@ -93,6 +94,7 @@ _COLUMN = {
 }
 
 
+@enough_memory()
 def train(
     model: Model,
     interactions: Interactions,
@@ -111,8 +113,10 @@ def train(
     complete, and the checkpoints until it is in place: after any error `resume` goes on. `mlflow`
     is the URI of a tracking server to log to as well. Raises SeqrecError if another process trains
     for `path`, if `resume` finds a training of other settings or data, and if there is an
-    unfinished one without `resume`; `retrain` drops that.
+    unfinished one without `resume`; `retrain` drops that. So it does if there is nothing to train
+    on or to choose the epoch by, and of a training that diverges nothing stays.
     """
+    config, seed = resolved(model, config), SEED.checked(seed)
     require(model, interactions)
     description = {
         "model": model.name,
@@ -125,8 +129,9 @@ def train(
     }
     unfinished.require_place(path)
     with unfinished.alone(path), _kept(path):
-        work = unfinished.begin(path, description, resume=resume, retrain=retrain)
         dataset = prepare(interactions, model.split, seed)
+        require_targets(model, dataset, config, interactions.source)
+        work = unfinished.begin(path, description, resume=resume, retrain=retrain)
         # First, because a log that cannot be asked about would be found out after hours.
         held_out = _held_out(model, config, interactions, dataset, seed)
         torch.manual_seed(seed)
@@ -145,11 +150,12 @@ def train(
             loggers=loggers,
         )
         net.finish()  # type: ignore[operator]
+        test = model.evaluate(net, dataset, config, "test")
         metrics = {
-            "test": model.evaluate(net, dataset, config, "test"),
+            "test": test,
             "baselines": model.baselines(dataset, config, "test"),
             "validation_baselines": model.baselines(dataset, config, "validation"),  # of the curve
-            "notes": list(dataset.notes),
+            "notes": [*dataset.notes, *_without_figures(model, test)],
             "data": {"source": interactions.source, "fingerprint": interactions.fingerprint},
             "versions": library_versions(),
             **history,
@@ -164,10 +170,19 @@ def _kept(path: Path) -> Iterator[None]:
     """Say after a full disk and the like that the training is not lost, and how to go on."""
     try:
         yield
+    except DivergedError:
+        remove(unfinished.work_folder(path))  # to go on from there would end here again
+        raise
     except OSError as error:
         if not (kept := unfinished.kept(path)):
             raise
         raise SeqrecError(f"{error.filename or path}: {error.strerror or error}{kept}") from error
+
+
+def _without_figures(model: Model, test: Mapping[str, float]) -> tuple[str, ...]:
+    if any(name in test for name in model.headline):
+        return ()
+    return (f"nothing of the log is held out to test {model.name} on, so it has no figures",)
 
 
 def _put_in_place(

@@ -205,7 +205,7 @@ def settings_of(config: type[Any]) -> Mapping[str, Setting]:
 # memory would fail there in ways of their own.
 SEED = Setting(name="seed", kind=int, range=Range(low=0, high=2**32 - 1))
 TOP_K = Setting(name="top_k", kind=int, range=Range(low=1, high=1_000_000))
-WIDTH = Range(low=1, high=16_384)
+WIDTH = Range(low=1, high=4_096)
 WINDOW = Range(low=1, high=10_000)
 SHARE = Range(low=0, high=1, below=True)
 COUNT = Range(low=1, high=1_000_000)
@@ -228,7 +228,11 @@ class Settings:
     warmup_steps: int = setting(
         0, "steps in which the learning rate rises", COUNT_OR_NONE, unit="steps"
     )
-    adam_beta2: float = setting(0.999, "Adam's decay of the squared gradient's mean", SHARE)
+    # Below 0.81, the square of Adam's decay of the mean, what has no gradient for a few steps is
+    # moved without bounds: its mean fades more slowly than what it is divided by.
+    adam_beta2: float = setting(
+        0.999, "Adam's decay of the squared gradient's mean", Range(low=0.9, high=1, below=True)
+    )
     weight_decay: float = setting(0.0, "Adam's weight decay", Range(low=0, high=1_000))
     gradient_clip: float = setting(
         0.0, "largest gradient norm; 0: off", Range(low=0, high=1_000_000_000)

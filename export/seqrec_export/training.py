@@ -8,7 +8,8 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,60 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from seqrec_export.checkpoints import BEST, CURVE, LAST, PlainCheckpoints
+from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import recover
 from seqrec_export.graph import Batch, Metrics, Model
 from seqrec_export.histories import Dataset
-from seqrec_export.row_adam import RowAdam
+from seqrec_export.row_adam import HIGHEST_BETA2, RowAdam
+
+_LOOK_EVERY = 100  # steps between two looks at the loss: each waits for the device
+_MISSING = {
+    "leave_one_out": "the event before the last of each user with three events or more",
+    "last_rating": "the event before the last of nine in ten users with three events or more",
+    "time": "the tenth of the time before the last tenth",
+}
+_PRECISION: dict[str, Any] = {"float32": 32, "bfloat16": "bf16-mixed"}
+
+
+class DivergedError(SeqrecError):
+    """A training whose numbers are none any more."""
+
+
+def resolved(model: Model, config: Any) -> Any:
+    """The config with the precision that `auto` means on this machine."""
+    if config.precision != "auto":
+        return config
+    fast = torch.cuda.is_available() or (model.cpu_bfloat16 and _multiplies_bfloat16())
+    return replace(config, precision="bfloat16" if fast else "float32")
+
+
+def require_targets(model: Model, dataset: Dataset, config: Any, source: str) -> None:
+    """Raise SeqrecError if there is nothing to train on, or nothing to choose the epoch by."""
+    if not model.num_batches(dataset, config):
+        raise SeqrecError(
+            f"{source} leaves {model.name} nothing to train on: {len(dataset.train)} training "
+            "events make no step with these settings; give a longer log"
+        )
+    if not model.choosing(dataset):
+        raise SeqrecError(
+            f"{source} leaves {model.name} nothing held out to choose the epoch by, which takes "
+            f"{_MISSING[model.split]}, and there is none; give a longer log"
+        )
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises SeqrecError where numpy, PyTorch or CUDA ask for more memory than there is."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = ("allocate memory", "out of memory", "Storage size calculation overflowed")
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
+            raise
+        raise SeqrecError(
+            f"there is not enough memory: {str(error).splitlines()[0][:200]}; lower batch_size, "
+            "max_length or the sizes of the network"
+        ) from error
 
 
 class _Epoch(IterableDataset[Batch]):
@@ -93,11 +144,28 @@ class _Fit(lightning.LightningModule):
             self._loss_sum = torch.zeros_like(loss.detach())
         self._loss_sum += loss.detach()
         self._steps += 1
+        if self._steps % _LOOK_EVERY == 0:
+            self._check("the loss", float(self._loss_sum))
         return loss
 
+    def _check(self, name: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        word = "NaN" if math.isnan(value) else "infinite"
+        raise DivergedError(
+            f"{self.model.name}: {name} is {word} in epoch {self.current_epoch + 1}, the "
+            f"training diverges; lower learning_rate, which is {self.config.learning_rate:g}"
+        )
+
     def validation_step(self, batch: Any, index: int) -> None:
+        if self._loss_sum is not None:
+            self._check("the loss", float(self._loss_sum))
+        weights = [t for t in self.net.state_dict().values() if t.is_floating_point()]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in weights):
+            self._check("a weight", math.nan)
         with torch.autocast(self.device.type, enabled=False):  # in full precision, as it is served
             metrics = self.model.evaluate(self.net, self.dataset, self.config, "validation")
+        self._check(self.model.monitor, metrics[self.model.monitor])
         if self._loss_sum is not None:
             metrics["loss"] = float(self._loss_sum) / self._steps
             self.log("loss", metrics["loss"], prog_bar=True, batch_size=1)
@@ -133,6 +201,7 @@ class _Fit(lightning.LightningModule):
         embeddings = [m for m in self.net.modules() if isinstance(m, torch.nn.Embedding)]
         sparse = [embedding for embedding in embeddings if embedding.sparse]
         whole = config.weight_decay or config.gradient_clip or torch.cuda.is_available()
+        whole = whole or config.adam_beta2 > HIGHEST_BETA2
         if sparse and not (whole or config.warmup_steps or not config.lr_decay):
             self._rows = RowAdam(self.net.parameters(), sparse, lr=rate, betas=betas)
             return self._rows
@@ -192,8 +261,10 @@ def fit(
 
     Returns the curve (metrics per epoch), why training ended, and the wall and CPU seconds that it
     took. With `resume`, goes on from the last finished epoch under `checkpoints` and ends as if it
-    had never stopped; what it had taken until that epoch counts as well.
+    had never stopped; what it had taken until that epoch counts as well. Raises DivergedError in
+    the epoch in which the loss or the weights are not finite any more.
     """
+    config = resolved(model, config)
     _begin(seed)
     module = _Fit(model, net, dataset, config, seed)
     stopping = _Stopping(patience=config.patience, monitor=model.monitor, mode=model.mode)
@@ -213,11 +284,10 @@ def fit(
         callbacks.append(_EpochLines())
     elif progress:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
-    cuda = torch.cuda.is_available()
     trainer = lightning.Trainer(
-        accelerator="gpu" if cuda else "cpu",
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
-        precision="bf16-mixed" if cuda or (model.cpu_bfloat16 and _multiplies_bfloat16()) else 32,
+        precision=_PRECISION[config.precision],
         max_epochs=config.epochs,
         gradient_clip_val=config.gradient_clip or None,
         callbacks=callbacks,

@@ -42,7 +42,7 @@ class CaserConfig(Settings):
 
     dim: int = setting(10, "size k of the item and user embeddings", WIDTH)
     # There is a filter of each height up to it, so their weights grow with its square.
-    max_length: int = setting(5, "window L", Range(low=1, high=500), unit="events")
+    max_length: int = setting(5, "window L", Range(low=1, high=100), unit="events")
     num_vertical: int = setting(4, "vertical filters d', L x 1 each", _FILTERS)
     num_horizontal: int = setting(16, "filters d of each height 1..L", _FILTERS)
     dropout: float = setting(0.05, "dropout probability", SHARE)

@@ -235,7 +235,8 @@ def _event_inputs(dataset: Dataset, config: GRU4AttConfig, targets: Indices) -> 
 def _every_event(dataset: Dataset, starts: Indices, ends: Indices) -> Batch:
     """Histories of one step less than `ends - starts`, and what came after each step."""
     histories = dataset.histories
-    positions = starts[:, None] + np.arange(int((ends - starts).max()))
+    # Two at least: pieces that are a user's first event alone have a target and no history.
+    positions = starts[:, None] + np.arange(max(2, int((ends - starts).max())))
     real = positions < ends[:, None]
     items = torch.from_numpy(gather_items(histories, positions, real))
     types = torch.from_numpy(_gather_event_types(histories, positions, real))
@@ -279,6 +280,18 @@ def _rankable(sessions: SessionSet, rows: Indices) -> Indices:
     total = sessions.offsets[rows + 1] - sessions.offsets[rows]
     rankable: Indices = rows[(count > 0) & (count < total)]
     return rankable
+
+
+def _rankable_sessions(sessions: SessionSet, part: Part) -> Indices:
+    rows = {"train": sessions.train, "validation": sessions.validation, "test": sessions.test}[part]
+    return _rankable(sessions, rows)
+
+
+def _choosing(dataset: Dataset) -> int:
+    """How many sessions choose the epoch, or without sessions how many events."""
+    sessions = dataset.sessions
+    ranked = 0 if sessions is None else len(_rankable_sessions(sessions, "validation"))
+    return ranked or len(dataset.validation)
 
 
 def _drawn_targets(dataset: Dataset, config: GRU4AttConfig) -> int:
@@ -350,7 +363,6 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
         return net.catalogue.scores(encode(_event_inputs(dataset, config, targets))).cpu()
 
     result = retrieval_metrics(score, dataset, dataset.positions(part))
-    result["selection"] = result["ndcg@10"]
     if dataset.sessions is not None:
 
         def rank(rows: Indices) -> NDArray[np.float32]:
@@ -360,15 +372,16 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
             return scores.float().cpu().numpy()
 
         result |= _session_metrics(dataset, part, rank)
-        result["selection"] = result["candidates_ndcg@10"]
-    return result
+    chooses = "candidates_ndcg@10" if "candidates_ndcg@10" in result else "ndcg@10"
+    return result | ({"selection": result[chooses]} if chooses in result else {})
 
 
 def _session_metrics(dataset: Dataset, part: Part, rank: _Rank) -> Metrics:
     sessions = dataset.sessions
     assert sessions is not None
-    rows = {"train": sessions.train, "validation": sessions.validation, "test": sessions.test}[part]
-    rows = _rankable(sessions, rows)
+    rows = _rankable_sessions(sessions, part)
+    if not len(rows):
+        return {"sessions": 0.0}
     ndcg, reciprocal = [np.zeros(0)], [np.zeros(0)]
     with torch.inference_mode():
         for batch in in_order(rows, 512):
@@ -378,8 +391,8 @@ def _session_metrics(dataset: Dataset, part: Part, rank: _Rank) -> Metrics:
             reciprocal.append(metrics.list_reciprocal_rank(scores, labels))
     return {
         "sessions": float(len(rows)),
-        "candidates_ndcg@10": float(np.concatenate(ndcg).mean()) if len(rows) else 0.0,
-        "candidates_mrr": float(np.concatenate(reciprocal).mean()) if len(rows) else 0.0,
+        "candidates_ndcg@10": float(np.concatenate(ndcg).mean()),
+        "candidates_mrr": float(np.concatenate(reciprocal).mean()),
     }
 
 
@@ -410,6 +423,7 @@ MODEL = Model(
     evaluate=evaluate,
     baselines=baselines,
     monitor="selection",
+    choosing=_choosing,
     headline=("hr@10", "ndcg@10", "candidates_ndcg@10", "candidates_mrr"),
     cpu_bfloat16=True,
     presets={

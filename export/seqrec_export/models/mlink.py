@@ -223,11 +223,10 @@ def _rating_metrics(dataset: Dataset, targets: Indices, predicted: NDArray[np.fl
     assert histories.ratings is not None
     actual = histories.ratings[targets]
     unseen = dataset.user_index[histories.users[targets]] == UNKNOWN
-    result = {
-        "targets": float(len(targets)),
-        "rmse": metrics.rmse(predicted[~unseen], actual[~unseen]),
-        "mae": metrics.mae(predicted[~unseen], actual[~unseen]),
-    }
+    result = {"targets": float(len(targets))}
+    if not unseen.all():
+        result["rmse"] = metrics.rmse(predicted[~unseen], actual[~unseen])
+        result["mae"] = metrics.mae(predicted[~unseen], actual[~unseen])
     if unseen.any():
         result["unseen_users"] = float(unseen.sum())
         result["unseen_rmse"] = metrics.rmse(predicted[unseen], actual[unseen])
