@@ -173,14 +173,20 @@ def count_repeats(
 
 def _moments(times: NDArray[np.int64], nanoseconds: NDArray[np.int32] | None) -> NDArray[np.int64]:
     """(N,) a number for each distinct time, from 0."""
+    later, same = times[1:] > times[:-1], times[1:] == times[:-1]
+    if nanoseconds is not None:
+        later |= same & (nanoseconds[1:] > nanoseconds[:-1])
+        same &= nanoseconds[1:] == nanoseconds[:-1]
+    if (later | same).all():  # in order, which most logs are
+        return np.concatenate([[0], np.cumsum(later)])[: len(times)].astype(np.int64)
     codes: NDArray[np.int64] = pa.array(times).dictionary_encode().indices.to_numpy()
     codes = codes.astype(np.int64)
     if nanoseconds is None:
         return codes
     # Fewer than 2^31 distinct seconds: times a billion they fit into an int64.
     both = pa.array(codes * 1_000_000_000 + nanoseconds)
-    moments: NDArray[np.int64] = both.dictionary_encode().indices.to_numpy().astype(np.int64)
-    return moments
+    moments: NDArray[np.int64] = both.dictionary_encode().indices.to_numpy()
+    return moments.astype(np.int64)
 
 
 def _count_repeats(

@@ -149,13 +149,11 @@ def _decimals(column: pa.ChunkedArray) -> Numbers | None:
 
 
 def _text(text: pa.ChunkedArray) -> Numbers | Moments | None:
-    try:
-        return Numbers(whole=text.cast(pa.int64()).to_numpy())
-    except pa.ArrowInvalid:
-        pass
-    numbers = _decimals(text)
-    if numbers is not None:
-        return numbers
+    if len(text) and _is_number(text[0].as_py()):
+        try:
+            return Numbers(whole=text.cast(pa.int64()).to_numpy())
+        except pa.ArrowInvalid:
+            return _decimals(text)
     if pc.any(pc.match_substring_regex(text, _ZONE)).as_py():
         text = pc.replace_substring_regex(text, _ZONE, "Z")
     for zone in (None, "UTC"):
@@ -165,6 +163,14 @@ def _text(text: pa.ChunkedArray) -> Numbers | Moments | None:
             except pa.ArrowInvalid:
                 continue
     return _of_pandas(_lenient(text))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _lenient(text: pa.ChunkedArray) -> pd.Series[Any]:

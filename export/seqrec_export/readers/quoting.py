@@ -76,32 +76,31 @@ def quoting(
 
 def _scan(path: Path, delimiter: str, names: int, used: tuple[int, ...]) -> _Scan:
     found = _Scan()
-    apart = (*_LINE_ENDS, ord(delimiter))
+    apart = np.zeros(256, np.bool_)  # what may stand outside of a quote, another one included
+    apart[[*_LINE_ENDS, ord(delimiter), ord(QUOTE)]] = True
     shapes = _Shapes(path, delimiter, names, used)
     inside, line, opened = 0, 1, 0
-    for block in _whole_lines(path):
-        if inside == 0 and QUOTE not in block:
-            line += _count_lines(block)
-            continue
+    for whole in _whole_lines(path):
+        before, block, after = _with_quotes(whole) if not inside else (b"", whole, b"")
+        line += _count_lines(before)
         text = np.frombuffer(block, np.uint8)
         at = np.flatnonzero(text == ord(QUOTE))
         closes = (np.arange(len(at)) + inside) % 2 == 1
-        before = np.where(at > 0, text[at - 1], _LINE_ENDS[0])
-        after = np.where(at + 1 < len(text), text[np.minimum(at + 1, len(text) - 1)], 10)
-        doubled = closes & (after == ord(QUOTE))
-        outer = np.where(closes, after, before)
-        if not (np.isin(outer, apart) | (outer == ord(QUOTE))).all():
+        outer = at + np.where(closes, 1, -1)
+        edge = (outer < 0) | (outer == len(text))  # of a line
+        beside = np.where(edge, _LINE_ENDS[0], text[np.clip(outer, 0, max(len(text) - 1, 0))])
+        if not apart[beside].all():
             found.sound = False
             return found
+        doubled = closes & (beside == ord(QUOTE))
         found.fields += int(closes.sum()) - int(doubled.sum())
-        found.needed |= bool(doubled.any())
         ends = np.flatnonzero((text == _LINE_ENDS[0]) | (text == _LINE_ENDS[1]))
         within = ends[(np.searchsorted(at, ends) + inside) % 2 == 1]
-        if len(within):
-            found.multiline = found.needed = True
-        if not found.needed:
-            delimiters = np.flatnonzero(text == ord(delimiter))
-            found.needed = bool(((np.searchsorted(at, delimiters) + inside) % 2 == 1).any())
+        found.multiline |= len(within) > 0
+        found.needed |= found.multiline or bool(doubled.any())
+        if delimiter == "\t" and not found.needed:
+            tabs = np.flatnonzero(text == ord(delimiter))
+            found.needed = bool(((np.searchsorted(at, tabs) + inside) % 2 == 1).any())
         for end in within.tolist() if not found.swallows else ():
             if shapes.like_a_row(block, end + 1):
                 last = int(np.searchsorted(at, end)) - 1
@@ -110,9 +109,22 @@ def _scan(path: Path, delimiter: str, names: int, used: tuple[int, ...]) -> _Sca
         inside = (inside + len(at)) % 2
         if inside and len(at):
             opened = line + _count_lines(block[: at[-1]])
-        line += _count_lines(block)
+        line += _count_lines(block) + _count_lines(after)
     found.sound = inside == 0
     return found
+
+
+def _with_quotes(block: bytes) -> tuple[bytes, bytes, bytes]:
+    """A block in three: without quotes, from the first to the last of them, without quotes."""
+    first, last = block.find(QUOTE), block.rfind(QUOTE)
+    if first < 0:
+        return block, b"", b""
+    if block.count(QUOTE) % 2:  # one goes on into the next block
+        return b"", block, b""
+    start = max(block.rfind(b"\n", 0, first), block.rfind(b"\r", 0, first)) + 1
+    ends = [at for at in (block.find(b"\n", last), block.find(b"\r", last)) if at >= 0]
+    stop = min(ends, default=len(block) - 1) + 1
+    return block[:start], block[start:stop], block[stop:]
 
 
 class _Shapes:
