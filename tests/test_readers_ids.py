@@ -189,6 +189,10 @@ WHOLE = [Decimal("3.000"), Decimal("12.000")]
         (pa.array(["b", "a", "b"]).dictionary_encode(), ["b", "a", "b"]),
         (pa.array([7, 5, 7]).dictionary_encode(), ["7", "5", "7"]),
         (pa.array(WHOLE).dictionary_encode(), ["3", "12"]),
+        (
+            pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.uint8()), pa.array(["a", "b"])),
+            ["b", "a"],
+        ),
         (pa.array(["a", "b"], pa.large_string()).dictionary_encode(), ["a", "b"]),
         (pa.array(["007", "7"]), ["007", "7"]),
     ],

@@ -78,6 +78,8 @@ def test_several_columns_of_one_meaning_can_all_be_left_out(tmp_path):
         pa.array([1, 2], pa.duration("s")),
         pa.array([{"stars": 1}, {"stars": 2}]),
         pa.array(["", "good"]),
+        pa.array([1.0, 1e300]),
+        pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32()),
     ],
     ids=lambda values: str(values.type),
 )

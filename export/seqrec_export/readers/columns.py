@@ -34,8 +34,8 @@ class Columns:
             return f"{self.path}, row {row + 1}"
         return f"{self.path}, line {line_of_row(self.path, self.layout, row)}"
 
-    def numbers(self, name: str, *, optional: bool = False) -> NDArray[np.float64]:
-        """A column as finite float64; raises SeqrecError at the first value that is none.
+    def numbers(self, name: str, *, optional: bool = False) -> NDArray[np.float32]:
+        """A column as finite float32; raises SeqrecError at the first value that is none.
 
         An optional number may be missing: it is NaN then.
         """
@@ -45,13 +45,17 @@ class Columns:
         try:
             values = as_float(column)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            texts = as_objects(column)
-            parsed = pd.to_numeric(texts, errors="coerce").isna() & texts.notna()
-            raise self.unparsable(name, column, parsed.to_numpy(), "a number") from error
-        bad = np.isinf(values) if optional else ~np.isfinite(values)
+            bad = np.zeros(len(column), np.bool_)
+            if is_text(column.type):
+                texts = as_objects(column)
+                bad |= (pd.to_numeric(texts, errors="coerce").isna() & texts.notna()).to_numpy()
+            raise self.unparsable(name, column, bad, "a number") from error
+        bad = np.abs(values) > np.finfo(np.float32).max  # NaN is not
+        if not optional:
+            bad |= np.isnan(values)
         if bad.any():
             raise self.unparsable(name, column, bad, "a finite number")
-        return values
+        return values.astype(np.float32)
 
     def texts(self, name: str) -> NDArray[np.object_]:
         """A column as str objects, None where missing or empty."""
@@ -200,8 +204,9 @@ def dictionary(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
     else:
         # All chunks of the result share one dictionary; unifying would hash it once per chunk.
         column = column.dictionary_encode()
-    rows = [chunk.indices.fill_null(-1).to_numpy() for chunk in column.chunks]
-    return column.chunk(0).dictionary, np.concatenate(rows).astype(np.int32, copy=False)
+    # Some programs number their categories without a sign, where -1 has no place.
+    rows = [chunk.indices.cast(pa.int32()).fill_null(-1).to_numpy() for chunk in column.chunks]
+    return column.chunk(0).dictionary, np.concatenate(rows)
 
 
 def as_objects(column: pa.ChunkedArray) -> pd.Series[str]:

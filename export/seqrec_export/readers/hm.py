@@ -105,10 +105,8 @@ def _times(log: Columns) -> Times:
     times = read_times(log, "t_dat")
     if (early := times.seconds < EARLIEST).any():
         row = int(early.argmax())
-        value = log.table.column("t_dat")[row].as_py()
-        raise SeqrecError(
-            f"{log.place(row)}: t_dat {value!r} is no date since 1990; write it as 2020-09-22"
-        )
+        date = np.datetime64(int(times.seconds[row]), "s")
+        raise SeqrecError(f"{log.place(row)}: t_dat is {date}, before 1990; write it as 2020-09-22")
     return times
 
 

@@ -37,7 +37,7 @@ def read(path: Path) -> Interactions:
     if not pairs:
         times = read_times(columns, "timestamp")
         with optional.part("rating", "ratings", "event_types"):
-            ratings = columns.numbers("rating").astype(np.float32)
+            ratings = columns.numbers("rating")
             levels, types = np.unique(ratings, return_inverse=True)
             type_ids = tuple(f"{level:g}" for level in levels)
     else:

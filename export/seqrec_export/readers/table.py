@@ -52,7 +52,7 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
     optional = Optional(wanted=mapping)
     if "rating" in found:
         with optional.part("rating", "ratings"):
-            ratings = data.numbers(found["rating"]).astype(np.float32)
+            ratings = data.numbers(found["rating"])
     if "event_type" in found:
         with optional.part("event_type", "event_types"):
             kinds, kind_rows = factorise(data, found["event_type"])
