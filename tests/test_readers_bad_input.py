@@ -1,6 +1,7 @@
 """What every reader promises of a broken file: what was found, where, and what to do."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pandas as pd
 import pytest
 
 from seqrec_export.errors import SeqrecError
+from seqrec_export.models import MODELS
 from seqrec_export.readers import READERS, read
 from seqrec_export.readers.titles import titles
+from seqrec_export.run import require
 
 HEAD = "user,item,time,rating\n"
 ROW = "u,i,1,5\n"
@@ -27,6 +30,8 @@ JD_NAMES = (
 )
 JD_HEAD = "\t".join(JD_NAMES) + "\n"
 JD_ROW = "7\t4_5\t1.0_0.0\t-1_-1\t8_9\tORD_CART\t0_9_1\n"
+# Where the features of the other table would be.
+OTHER = {"customers": "item_features", "articles": "user_features"}
 READ_BY_PATH = [name for name, reader in READERS.items() if reader.needs_path]
 
 
@@ -149,16 +154,35 @@ def test_movielens_names_the_line_and_what_is_wrong(tmp_path, text, words):
         ("transactions_train", HM + HM_ROW + "someday,c,1\n", ["line 3", "t_dat", "'someday'"]),
         ("transactions_train", HM + HM_ROW + "2020-09-16,,1\n", ["line 3", "customer_id"]),
         ("transactions_train", HM + "7,c,1\n", ["line 2", "t_dat", "2020-09-22"]),
-        ("customers", "customer_id,club_member_status,age\nc,ACTIVE,old\n", ["line 2", "'old'"]),
-        ("customers", "customer_id,age\nc,3\n", ["club_member_status"]),
-        ("articles", "article_id,garment_group_name\n1,x\n", ["index_group_name"]),
-        ("articles", "", ["empty"]),
     ],
 )
 def test_hm_names_the_table_and_line(tmp_path, table, text, words):
     write(tmp_path / "transactions_train.csv", HM + HM_ROW)
     path = write(tmp_path / f"{table}.csv", text)
     refused(f"hm:{tmp_path}", str(path), *words)
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "words"),
+    [
+        ("customers", "customer_id,club_member_status,age\nc,ACTIVE,old\n", ["line 2", "'old'"]),
+        ("customers", "customer_id,age\nc,3\n", ["club_member_status"]),
+        ("articles", "article_id,garment_group_name\n1,x\n", ["index_group_name"]),
+        ("articles", "", ["empty"]),
+    ],
+)
+def test_a_table_beside_the_transactions_stops_only_models_that_take_it(
+    tmp_path, table, text, words
+):
+    write(tmp_path / "transactions_train.csv", HM + HM_ROW)
+    path = write(tmp_path / f"{table}.csv", text)
+    log = read(f"hm:{tmp_path}")
+    require(MODELS["sasrec"], log)
+    with pytest.raises(SeqrecError) as caught:
+        require(MODELS["two_tower"], replace(log, **{OTHER[table]: pd.DataFrame()}))
+    for word in (str(path), *words):
+        assert word in str(caught.value)
+    assert any(str(path) in note for note in log.notes)
 
 
 def test_a_directory_without_transactions_is_refused_with_what_it_holds(tmp_path):

@@ -319,3 +319,22 @@ def test_dictionaries_of_text_that_differ_by_part_are_one(tmp_path):
     log = stored(tmp_path, pa.chunked_array(parts))
     assert items(log) == ["b", "a", "a", "c"]
     assert len(np.unique(log.items)) == 3
+
+
+@pytest.mark.parametrize("head", ["user,item,time", '"user", "item", "time"', "user, item, time"])
+def test_a_space_before_a_quote_is_refused_at_its_line(tmp_path, head):
+    line = 1 if '"' in head else 3
+    with pytest.raises(SeqrecError, match=f"line {line}: a space stands between"):
+        text(tmp_path, f'{head}\n"u","i",{TIME}\n"u", "j", {TIME}\n')
+
+
+def test_single_quotes_are_kept_and_noted(tmp_path):
+    log = text(tmp_path, table(["'a'", "'b'"]))
+    assert items(log) == ["'a'", "'b'"]
+    assert any("column item are in single quotes" in note for note in log.notes)
+    assert not any("quotes" in note for note in text(tmp_path, table(["'a'", "rock 'n"])).notes)
+
+
+def test_a_byte_order_mark_before_a_quote_is_no_part_of_a_name(tmp_path):
+    content = table(["a", "b,c"], ",", '"').encode("utf-8-sig")
+    assert items(text(tmp_path, content)) == ["a", "b,c"]

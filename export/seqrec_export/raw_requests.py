@@ -18,22 +18,24 @@ from seqrec_export.interactions import SECONDS_PER_DAY, Interactions, months
 Request = dict[str, NDArray[Any]]  # by input: object (str), float32 or int32
 
 
-# What an input is made of, if a log may lack it, and what the column is called with --columns.
+# What an input is made of, if a log may lack it.
 _MADE_OF = {
-    "history_ratings": ("ratings", "rating"),
-    "history_event_types": ("event_types", "event_type"),
+    "history_ratings": "ratings",
+    "history_event_types": "event_types",
+    "age": "user_features",
 }
 
 
 def require_inputs(model: str, inputs: Iterable[Spec], log: Interactions) -> None:
     """Raise SeqrecError if requests of these inputs cannot be cut from the log.
 
-    Event types may be absent, which is a request without them; but not there and unreadable.
+    Event types and ages may be absent, which is a request without them; but not there and
+    unreadable.
     """
     for spec in inputs:
-        column, role = _MADE_OF.get(spec.name, ("", ""))
+        column = _MADE_OF.get(spec.name, "")
         if column in log.unreadable:
-            left_out = f"; or leave the column out with --columns {role}="
+            left_out = "; or leave the column out with --columns event_type="
             raise SeqrecError(
                 f"{model} takes {column}, but {log.unreadable[column]}"
                 + left_out * (column == "event_types")

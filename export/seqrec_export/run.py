@@ -71,7 +71,9 @@ def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
 def require(model: Model, interactions: Interactions) -> None:
     """Raise SeqrecError if the log lacks a column that the model takes, or it is unreadable."""
     for column in model.needs:
-        if getattr(interactions, column) is None and column not in interactions.unreadable:
+        if column in interactions.unreadable:
+            raise SeqrecError(f"{model.name} takes {column}, but {interactions.unreadable[column]}")
+        if getattr(interactions, column) is None:
             raise SeqrecError(
                 f"{model.name} needs {column}, which {interactions.source} does not have; "
                 f"readers that can give it: {readers_for(model)}"

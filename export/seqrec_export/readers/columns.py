@@ -40,6 +40,8 @@ class Columns:
         An optional number may be missing: it is NaN then.
         """
         column = self._flat(name) if optional else self.complete(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
         if optional and is_text(column.type):
             column = pc.if_else(pc.equal(column, ""), None, column)
         try:
@@ -187,8 +189,6 @@ def require_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> 
 
 def as_float(column: pa.ChunkedArray) -> NDArray[np.float64]:
     """(N,) float64; raises ArrowInvalid where a text is no number."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
     if pa.types.is_boolean(column.type) or pa.types.is_temporal(column.type):
         raise pa.ArrowInvalid(f"{column.type} is not a number")
     if is_text(column.type):

@@ -45,7 +45,8 @@ def header_layout(path: Path) -> Layout:
     """The layout of a file whose first line names its columns; finds the separator there."""
     line = first_line(path)
     delimiter = max(SEPARATORS, key=line.count)
-    names = tuple(name.strip() for name in next(csv.reader([line], delimiter=delimiter), []))
+    fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    names = tuple(name.strip() for name in fields)
     return Layout(names=names, delimiter=delimiter, header=True, quoted=True)
 
 

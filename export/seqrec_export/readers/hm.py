@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.interactions import Interactions
-from seqrec_export.readers.columns import Columns, load
+from seqrec_export.readers.columns import Columns, Optional, load
 from seqrec_export.readers.delimited import header_layout
 from seqrec_export.readers.files import is_parquet, listing, require_file
 from seqrec_export.readers.indexing import as_ids, event_notes, factorise, merge
@@ -28,7 +28,8 @@ def read(path: Path) -> Interactions:
 
     `path` may be the transactions file itself. Days become midnight UTC; the rows of a day keep
     their order. Article ids are padded to 10 digits, as leading zeros get lost where they are
-    read as numbers. Customers and articles without a transaction are included. Raises SeqrecError.
+    read as numbers. Customers and articles without a transaction are included; a table of them that
+    cannot be read is left out. Raises SeqrecError.
     """
     transactions, notes = _pick(path, "transactions_train")
     if transactions is None:
@@ -36,10 +37,6 @@ def read(path: Path) -> Interactions:
             f"{path} holds no transactions_train file (.parquet, .csv or .csv.gz); it holds "
             f"{listing(path)}"
         )
-    folder = transactions.parent
-    customers, customer_notes = _pick(folder, "customers")
-    articles, article_notes = _pick(folder, "articles")
-
     log = _load(transactions, ("t_dat", "customer_id", "article_id"), ())
     users, user_rows = factorise(log, "customer_id")
     items, item_rows = article_ids(log)
@@ -47,12 +44,19 @@ def read(path: Path) -> Interactions:
     notes += tuple(log.notes)
     del log
     user_features, item_features = None, None
-    if customers is not None:
-        users, user_features, more = _customers(customers, users)
-        customer_notes += more
-    if articles is not None:
-        items, item_features, more = _article_features(articles, items)
-        article_notes += more
+    optional = Optional()
+    with optional.part("customers", "user_features"):
+        customers, more = _pick(transactions.parent, "customers")
+        notes += more
+        if customers is not None:
+            users, user_features, more = _customers(customers, users)
+            notes += more
+    with optional.part("articles", "item_features"):
+        articles, more = _pick(transactions.parent, "articles")
+        notes += more
+        if articles is not None:
+            items, item_features, more = _article_features(articles, items)
+            notes += more
     return Interactions(
         user_ids=as_ids(users),
         item_ids=as_ids(items),
@@ -64,10 +68,10 @@ def read(path: Path) -> Interactions:
         item_features=item_features,
         source=f"hm:{path}",
         notes=notes
-        + customer_notes
-        + article_notes
         + times.notes
+        + optional.notes
         + event_notes(user_rows, item_rows, times.seconds, times.nanoseconds),
+        unreadable=optional.unreadable,
     )
 
 

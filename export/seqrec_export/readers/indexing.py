@@ -42,6 +42,8 @@ def factorise(columns: Columns, name: str) -> tuple[pa.Array, NDArray[np.int32]]
     ended = pc.match_substring(ids, "\0")
     columns.refuse_ids(name, ids, codes, ended, "with a NUL, which ends a text for many programs")
     ids = _without_point(columns, name, _without_spaces(columns, name, ids))
+    if pc.all(pc.match_substring_regex(ids, "^'.*'$")).as_py():
+        columns.notes.append(f"All ids of column {name} are in single quotes, part of them.")
     return merge(ids, codes)
 
 

@@ -16,6 +16,8 @@ from seqrec_export.readers.files import first_line, lines, open_stream
 QUOTE = b'"'
 _BLOCK_BYTES = 16 << 20
 _LINE_ENDS = (10, 13)
+_MARK = b"\xef\xbb\xbf"  # of UTF-8
+_SPACED = re.compile(r' +".*" *$', re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ def quoting(
         if doubtful and (found.swallows or not (found.needed or regular)):
             return kept
         return Quoting(quoted=True, multiline=found.multiline)
-    wrong = _first_wrong(path, delimiter)
+    wrong = _first_wrong(path, delimiter, used)
     if wrong is None:
         return Quoting(quoted=True, multiline=True)
     line, why = wrong
@@ -161,10 +163,11 @@ def _shape(text: bytes) -> bytes:
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
     """The file in large blocks that end with a line."""
-    rest = b""
+    rest, first = b"", True
     with open_stream(path) as stream:
         while block := stream.read(_BLOCK_BYTES):
-            block = rest + block
+            block = rest + (block.removeprefix(_MARK) if first else block)
+            first = False
             cut = max(block.rfind(b"\n"), block.rfind(b"\r")) + 1
             rest = block[cut:]
             if cut:
@@ -177,12 +180,20 @@ def _count_lines(block: bytes) -> int:
     return block.count(b"\n") or block.count(b"\r")
 
 
-def _first_wrong(path: Path, delimiter: str) -> tuple[int, str] | None:
-    """(line, why) of the first row that a strict reading refuses. Slow: for odd files."""
+def _first_wrong(path: Path, delimiter: str, used: tuple[int, ...]) -> tuple[int, str] | None:
+    """(line, why) of the first row that a strict reading refuses. Slow: for odd files.
+
+    Raises SeqrecError at a used field whose quote stands behind a space, where it encloses nothing.
+    """
     rows = csv.reader(lines(path, strict=False), delimiter=delimiter, strict=True)
     start = 1
     try:
-        for _ in rows:
+        for row in rows:
+            if any(_SPACED.match(row[place]) for place in used if place < len(row)):
+                raise SeqrecError(
+                    f"{path}, line {start}: a space stands between the separator and a quote; take "
+                    "it away, or the quotes"
+                )
             start = rows.line_num + 1
     except csv.Error as error:
         return start, str(error)
