@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,7 +70,11 @@ def embed_users(
     with locks.exclusive(_beside(vectors, "lock"), written, wait=False, keep=False):
         encoder = _Encoder(run, interactions, report)
         part, state = _beside(vectors, "part"), _beside(vectors, "json")
-        done = _resume_at(part, state, encoder.key, resume, report)
+        for half in state.parent.glob(f".{glob.escape(state.name)}.*.part"):
+            half.unlink()  # of a process that was killed
+        done = _resume_at(part, state, encoder, resume, report)
+        if not done:
+            state.unlink(missing_ok=True)  # it says nothing about what is written from here on
         with naming(part), part.open("r+b" if done else "wb") as file:
             _begin_rows(file, (encoder.users, encoder.dim), done)
             for i, start in enumerate(range(done, encoder.users, batch_size)):
@@ -121,7 +126,7 @@ def _beside(file: Path, suffix: str) -> Path:
     return file.with_name(f".{file.name}.{suffix}")
 
 
-def _resume_at(part: Path, state: Path, key: dict[str, Any], resume: bool, report: Report) -> int:
+def _resume_at(part: Path, state: Path, encoder: _Encoder, resume: bool, report: Report) -> int:
     """How many users are done. Raises SeqrecError if `resume` finds other work."""
     if not (part.exists() and state.exists()):
         return 0
@@ -130,7 +135,7 @@ def _resume_at(part: Path, state: Path, key: dict[str, Any], resume: bool, repor
         done = int(found.pop("done"))
     except (ValueError, KeyError, TypeError):
         found, done = {}, 0
-    if found == key:
+    if found == encoder.key and part.stat().st_size >= done * encoder.dim * _DTYPE.itemsize:
         report(f"going on after the {done:,} users that {part} holds")
         return done
     if resume:
