@@ -1,5 +1,7 @@
 """The vectors of all users in a file: its name, who writes it, and what a full disk costs."""
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.exported import Exported
 from seqrec_export.folders import read_json, write_json
 from seqrec_export.interactions import Interactions
-from seqrec_export.run import Run
+from seqrec_export.run import Run, load
 
 
 @pytest.fixture
@@ -118,6 +120,17 @@ def test_a_second_process_is_refused(run: Run, interactions: Interactions, tmp_p
     with pytest.raises(Stopped):
         embed_users(run, interactions, tmp_path / "a", progress=meanwhile)
     assert refused
+
+
+def test_a_run_that_is_mounted_read_only_can_be_embedded_with(
+    run: Run, interactions: Interactions, tmp_path: Path
+) -> None:
+    whole, _ = embed_users(run, interactions, tmp_path / "whole")
+    with small_disk(tmp_path / "disk", 20_000) as disk:
+        shutil.copytree(run.path, disk / "caser")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        found, _ = embed_users(load(disk / "caser"), interactions, tmp_path / "found")
+    assert found.read_bytes() == whole.read_bytes()
 
 
 def test_a_full_disk_is_named_and_what_was_written_stays(

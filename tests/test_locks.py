@@ -105,3 +105,12 @@ def test_who_may_not_write_reads_when_nobody_writes(
         assert process.wait() == -signal.SIGKILL
     with reading(tmp_path / "none" / ".lock", "it is held") as may_write:
         assert not may_write
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(NotADirectoryError, match=str(tmp_path / "file")),
+        exclusive(tmp_path / "file" / ".lock", "it is held"),
+    ):
+        pass

@@ -53,7 +53,11 @@ def exclusive(
     if file in mine:
         yield
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        number = errno.ENOTDIR
+        raise NotADirectoryError(number, os.strerror(number), error.filename) from error
     descriptor = _acquire(file, what, report=report, wait=wait)
     mine.add(file)
     try:

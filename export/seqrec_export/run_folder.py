@@ -71,14 +71,17 @@ def library_versions() -> dict[str, str]:
     return {"seqrec-export": importlib.metadata.version("seqrec-export"), **versions}
 
 
-def alone(path: Path) -> AbstractContextManager[None]:
-    """Hold the run at `path` while it is read, exported or replaced; others wait."""
-    return locks.exclusive(_lock_file(path), f"{path} is being read or written")
+def alone(path: Path) -> AbstractContextManager[bool]:
+    """Hold the run at `path` while it is read, exported or replaced; others wait.
+
+    Who may not write there shares it with other readers; whether this process may.
+    """
+    return locks.reading(_lock_file(path), f"{path} is being read or written")
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    with locks.reading(_lock_file(path), f"{path} is being read or written") as may_write:
+    with alone(path) as may_write:
         if may_write:
             recover(path)
         yield
