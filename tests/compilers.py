@@ -103,16 +103,48 @@ CALL
 }
 
 
+PAUSES = """package seqrec
+
+import ("fmt"; "testing"; "time")
+
+func TestPauses(t *testing.T) {
+    longest := 100 * time.Millisecond
+    for i := 0; i < 8; i++ {
+        made := pause(longest)
+        if made < longest/2 || made > longest { t.Error(made) }
+        fmt.Println(made)
+    }
+}
+"""
+
+
+def same_pauses(folder: Path) -> Iterator[str]:
+    """What is wrong with the pauses of a Go client: two processes must not come back at once."""
+    file, program = folder / "pauses_test.go", folder / "build" / "pauses"
+    file.write_text(PAUSES, encoding="utf-8")
+    try:
+        command = ["go", "test", "-c", "-o", str(program.resolve()), "seqrec"]
+        subprocess.run(command, cwd=folder, env=os.environ | go_modules(folder), check=True)
+        runs = [subprocess.run([program], capture_output=True, text=True) for _ in range(2)]
+    finally:
+        file.unlink()
+    if runs[0].returncode:
+        yield f"pauses: {runs[0].stdout}"
+    if runs[0].stdout == runs[1].stdout:
+        yield f"the pauses are the same in two processes: {runs[0].stdout}"
+
+
+def go_modules(folder: Path) -> dict[str, str]:
+    """Go without modules and without a C compiler, as the client's Makefile has it."""
+    path = f"{folder.resolve()}/build:/usr/share/gocode"
+    return {"GO111MODULE": "off", "CGO_ENABLED": "0", "GOPATH": path}
+
+
 def complaints(language: str, folder: Path) -> Iterator[str]:
     """What a compiler says otherwise than it should."""
     compiler = COMPILERS[language]
     file = folder / compiler.path
     command = [part.format(path=compiler.path) for part in compiler.command]
-    modules = {
-        "GO111MODULE": "off",
-        "CGO_ENABLED": "0",
-        "GOPATH": f"{folder.resolve()}/build:/usr/share/gocode",
-    }
 
     def said(code: str) -> str:
         """What there is to complain of."""
@@ -122,7 +154,7 @@ def complaints(language: str, folder: Path) -> Iterator[str]:
             done = subprocess.run(
                 command,
                 cwd=folder,
-                env=os.environ | modules,
+                env=os.environ | go_modules(folder),
                 capture_output=True,
                 text=True,
                 check=False,

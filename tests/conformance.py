@@ -28,7 +28,7 @@ import grpc
 import layouts
 import numpy as np
 from certificates import make_certificates
-from compilers import complaints
+from compilers import complaints, same_pauses
 from tritonclient.grpc.service_pb2 import (
     ModelConfigRequest,
     ModelConfigResponse,
@@ -262,6 +262,7 @@ def conform(language: str, folder: Path, servers: Mapping[str, str]) -> Result:
     if not result.requests == result.passed == golden:
         result.failures.append(f"passed {result.passed} of {result.requests}, there are {golden}")
     result.failures += complaints(language, folder)
+    result.failures += same_pauses(folder) if language == "go" else []
     if ran.returncode and not result.failures:
         result.failures.append(f"exit status {ran.returncode}: {ran.stderr[-3000:]}")
     return result

@@ -1,6 +1,9 @@
 """`recommend` asks what it was given, and prints what comes as it is."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +152,25 @@ def test_ids_and_titles_are_printed_as_they_are(url: str, tmp_path: Path) -> Non
     lines = result.stdout.splitlines()
     for item in strange:
         assert any(f"│ {item} " in line and f"│ Film {item} " in line for line in lines), item
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_terminal_of_another_encoding_is_no_error(url: str, more: list[str]) -> None:
+    asked = ["-m", "mlink", "--history", "a", "--candidates", "寿司,\N{SUSHI}", *more]
+    command = [sys.executable, "-m", "seqrec_cli.main", "recommend", "--url", url, *asked]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if more:
+        found = {item["item_id"] for item in json.loads(done.stdout)["items"]}
+        assert found == {"寿司", "\N{SUSHI}"}
+    else:
+        assert r"\u5bff\u53f8" in done.stdout
 
 
 @pytest.mark.parametrize("fold", [True, False])

@@ -33,7 +33,8 @@ def printable(text: str) -> str:
 
 def print_json(content: Any) -> None:
     """For programs: one JSON document on stdout."""
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    escaped = not sys.stdout.encoding.lower().startswith("utf")
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=escaped, allow_nan=False, default=str))
 
 
 def print_table(

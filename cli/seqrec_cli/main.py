@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -79,6 +80,10 @@ def main() -> None:
     """Run the app; a user's mistake is one line on stderr and exit status 1."""
     # Threads that spin long at OpenMP's barriers train 4 times slower beside any busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # An id may hold what the terminal's encoding has not: it is shown as `\\u5bff` then.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SeqrecError as error:

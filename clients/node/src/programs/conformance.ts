@@ -101,6 +101,7 @@ function plan(): Record<string, () => Promise<string[]>> {
       ...(await refused({ history_item_ids: "a" })),
       ...(await refused({ history_item_ids: [1] })),
       ...(await refused({ history_item_ids: ["\ud800"] })),
+      ...(await tooLarge(nowhere)),
     ],
     "no rows": async () => ((await nowhere.call(contract, [])).length === 0 ? [] : ["an answer"]),
   };
@@ -152,6 +153,26 @@ function plan(): Record<string, () => Promise<string[]>> {
         open(tlsUrl, { tls: { cert, key } }).call(contract, [row]),
       )),
     ];
+  }
+  return found;
+}
+
+/** Numbers that a datatype cannot hold; what it can has another outcome where nothing listens. */
+async function tooLarge(nowhere: Client): Promise<string[]> {
+  const asked = (datatype: "FP32" | "INT32", value: unknown) => () =>
+    nowhere.call(
+      { model: "m", maxBatchSize: 1, inputs: [{ name: "x", datatype, size: 1 }], outputs: [] },
+      [{ x: value as number }],
+    );
+  const found: string[] = [];
+  for (const value of [1e39, -1e39, 3.4028236e38, 10n ** 39n]) {
+    found.push(...(await fails("INVALID_ARGUMENT", asked("FP32", value))));
+  }
+  for (const value of [2 ** 31, -(2 ** 31) - 1, 1.5, 2 ** 53, NaN, Infinity, 1n]) {
+    found.push(...(await fails("INVALID_ARGUMENT", asked("INT32", value))));
+  }
+  for (const value of [3.4028235e38, Infinity, NaN]) {
+    found.push(...(await fails("UNAVAILABLE", asked("FP32", value))));
   }
   return found;
 }

@@ -2,6 +2,8 @@ package seqrec.conformance;
 
 import io.grpc.Status.Code;
 import java.io.IOException;
+import java.math.BigDecimal;
+import java.math.BigInteger;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -59,6 +61,7 @@ final class Cases {
             List<String> found = new ArrayList<>(refused(Map.of("history_item_ids", "a")));
             found.addAll(refused(Map.of("history_item_ids", List.of(1))));
             found.addAll(refused(Map.of("history_item_ids", List.of("\ud800"))));
+            found.addAll(tooLarge());
             return found;
         });
         cases.put("no rows", () -> {
@@ -171,6 +174,35 @@ final class Cases {
         try (Client nowhere = nowhere()) {
             return fails(Code.INVALID_ARGUMENT, nowhere, sasrec.contract(), row, "", ANY_TIME);
         }
+    }
+
+    /** Numbers that a datatype cannot hold; what it can has another outcome where nothing listens. */
+    private static List<String> tooLarge() {
+        BigInteger enormous = BigInteger.TEN.pow(400);
+        List<Number> floats =
+                List.of(1e39, -1e39, 3.4028236e38, enormous, new BigDecimal(enormous.negate()));
+        List<Number> ints =
+                List.of(1L << 31, -(1L << 31) - 1, 1L << 32, 1.5, Double.NaN, enormous, 1e10f);
+        List<String> found = new ArrayList<>();
+        try (Client nowhere = nowhere()) {
+            for (Number value : floats) {
+                found.addAll(number(nowhere, Datatype.FP32, value, Code.INVALID_ARGUMENT));
+            }
+            for (Number value : ints) {
+                found.addAll(number(nowhere, Datatype.INT32, value, Code.INVALID_ARGUMENT));
+            }
+            for (Number value : List.of(3.4028235e38, Double.NEGATIVE_INFINITY, Float.NaN)) {
+                found.addAll(number(nowhere, Datatype.FP32, value, Code.UNAVAILABLE));
+            }
+        }
+        return found;
+    }
+
+    private static List<String> number(
+            Client client, Datatype datatype, Number value, Code outcome) {
+        Contract contract =
+                new Contract("m", 1, List.of(new Tensor("x", datatype, 1)), List.of());
+        return fails(outcome, client, contract, Map.of("x", value), "", ANY_TIME);
     }
 
     private static List<String> fails(
