@@ -52,12 +52,12 @@ def test_the_version_before_is_the_newest_again_for_all_graphs_and_can_be_undone
     assert not any(versions(rolled_back(folder, name)) for name in GRAPHS)
 
 
-def test_a_number_is_not_given_again_and_what_was_rolled_back_counts_for_keep(
+def test_a_number_is_not_given_again_and_what_was_rolled_back_goes_before_a_good_one(
     folder: Path, trained: list[Exported]
 ) -> None:
     roll_back(folder, "caser", 1)
     assert {p.version for p in publish(trained[1], folder)} == {4}
-    assert there(folder) == [4]
+    assert there(folder) == [1, 4]
     assert {tuple(versions(rolled_back(folder, name))) for name in GRAPHS} == {(2, 3)}
     publish(trained[2], folder, keep=2)
     assert there(folder) == [4, 5]

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,11 +20,12 @@ from onnx import TensorProto, helper
 from processes import alive, called, descendants, eventually
 from test_server import Declared, add_echo, add_model
 
-from seqrec_export import server, supervision
+from seqrec_export import locks, published, server, supervision
 from seqrec_export.client import Client
 from seqrec_export.control import Control, NoAnswerError
 from seqrec_export.errors import SeqrecError
-from seqrec_export.published import versions, write_manifest, writing
+from seqrec_export.folders import sha256_file
+from seqrec_export.published import models, problems, versions, write_manifest, writing
 from seqrec_export.server import start
 from seqrec_export.supervision import Backoff, Keeper
 
@@ -197,7 +200,7 @@ def test_a_bad_version_is_said_and_the_old_one_serves_on(repository: Path, damag
             model = repository / "echo" / "2" / "model.onnx"
             model.write_bytes(model.read_bytes()[:-7])
         reason = {"truncated": "not what was published", "never loads": "InvalidProtobuf"}[damage]
-        assert eventually(lambda: "echo: version 2 is passed over" in served.said())
+        assert eventually(lambda: "echo: version 2 is left out" in served.said())
         assert eventually(lambda: reason in served.said())
         assert eventually(lambda: served.version() is not None)
         os.kill(served.the(TRITON), signal.SIGKILL)
@@ -242,6 +245,83 @@ def test_a_late_answer_is_no_death_and_a_long_silence_is(
         assert running.processes("echo", 1) - {stub}
         running.control.probe("echo")
         os.kill(stub, signal.SIGKILL)
+
+
+def test_a_model_that_hangs_before_its_first_answer_is_loaded_again(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "STOP_SECONDS", 1)
+    monkeypatch.setattr(supervision, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(supervision, "SILENT_SECONDS", 0)  # that is for who has answered before
+    lines: list[str] = []
+    with start(repository, grpc_port=0, metrics_port=0) as running:
+        keeper = Keeper(running, repository, "echo", lines.append, threading.Event(), 0.1)
+        keeper.settle()
+        (stub,) = running.processes("echo", 1)
+        os.kill(stub, signal.SIGSTOP)
+        assert keeper.lost() == ""
+        monkeypatch.setattr(supervision, "FIRST_SECONDS", 0)
+        keeper.settle()  # as after every publish: what hangs does not begin anew
+        why = keeper.lost()
+        assert "no answer for" in why
+        keeper.reload(why)
+        assert "version 1 is back" in lines[-1]
+        running.control.probe("echo")
+        os.kill(stub, signal.SIGKILL)
+
+
+def test_only_what_is_new_is_read_and_nobody_who_publishes_waits_for_that(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(repository, 1)
+    publish(repository, 2)
+    read: list[str] = []
+
+    def note(path: Path) -> str:
+        read.append(str(path.relative_to(repository / "echo")))
+        with locks.exclusive(repository / ".seqrec.lock", "it is written to", wait=False):
+            return sha256_file(path)
+
+    monkeypatch.setattr(published, "sha256_file", note)
+    with start(repository, grpc_port=0, metrics_port=0) as running:
+        keeper = Keeper(running, repository, "echo", print, threading.Event(), 0.1)
+        assert keeper.settle() == 2
+        assert {Path(file).parts[0] for file in read} == {"2"}  # older ones only if need be
+        read.clear()
+        write_manifest(repository, {})  # as whoever publishes another model does
+        assert keeper.settle() == 2
+        assert not read
+        monkeypatch.setattr(published, "sha256_file", sha256_file)
+        publish(repository, 3)
+        monkeypatch.setattr(published, "sha256_file", note)
+        assert keeper.settle() == 3
+        assert {Path(file).parts[0] for file in read} == {"3"}
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_of_its_version_alone() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        repository = Path(place, "repository")
+        add_echo(repository)
+        publish(repository, 1)
+        add_echo(repository, "closed")
+        (repository / "echo" / "1" / "model.onnx").chmod(0)
+        (repository / "closed").chmod(0)
+        pid = os.fork()
+        if pid == 0:  # never returns into pytest
+            if os.geteuid() == 0:
+                os.seteuid(65534)  # root may read everything
+            try:
+                assert models(repository) == ["closed", "echo"]
+                why = problems(repository, "echo")
+                assert why == {1: "model.onnx cannot be read (Permission denied)"}, why
+                with pytest.raises(SeqrecError, match="closed cannot be read: Permission denied"):
+                    problems(repository, "closed")
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_reload_that_fails_half_way_is_begun_again(
@@ -316,5 +396,5 @@ def test_a_repository_of_which_nothing_loads_is_refused(repository: Path) -> Non
     command += ["--grpc-port", "0", "--metrics-port", "0"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
-    assert "no version can be served: version 1 is passed over" in ended.stderr
+    assert "no version can be served: version 1 is left out" in ended.stderr
     assert "InvalidProtobuf" in ended.stderr

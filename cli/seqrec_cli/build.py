@@ -42,6 +42,7 @@ def build(
     Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`
     """
     from seqrec_cli.train import read_log, require_tracking
+    from seqrec_export.published import require_place
 
     plan = options.make_plan(
         config=config,
@@ -59,6 +60,7 @@ def build(
     )
     if mlflow:
         require_tracking(mlflow)
+    require_place(plan.repository)
     outcomes = build_all(
         plan, read_log(plan), keep=keep, resume=resume, retrain=retrain, mlflow=mlflow
     )

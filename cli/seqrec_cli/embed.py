@@ -19,6 +19,7 @@ def embed(
     ] = "embeddings.npy",
     config: options.ConfigFile = None,
     runs: options.Runs = None,
+    repository: options.Repository = None,
     batch_size: Annotated[int, typer.Option(help="Users at a time.")] = 1024,
     users: options.Users = None,
     items: options.Items = None,
@@ -29,7 +30,8 @@ def embed(
     """Encode every user of a log: vectors as .npy, and as a column of a Parquet file.
 
     Rows are in the order in which users first appear in the log. The exported encoder does the
-    work, so these are the vectors that the server gives. What was stopped goes on where it was.
+    work, so these are the vectors that the server gives; if the repository serves another version,
+    as after a rollback, that is noted. What was stopped goes on where it was.
 
     Example: `seqrec-export embed --model gru4att --data jdsearch:users.txt --out users.npy`
     """
@@ -37,6 +39,8 @@ def embed(
 
     from seqrec_cli.train import read_log
     from seqrec_export.bulk import embed_users, vector_files
+    from seqrec_export.exported import find_export
+    from seqrec_export.repository import not_served
     from seqrec_export.run import load
 
     plan = options.make_plan(
@@ -45,6 +49,7 @@ def embed(
         columns=columns,
         models=[model],
         runs=runs,
+        repository=repository,
         synthetic={"users": users, "items": items, "events": events},
     )
     vector_files(out)  # a wrong name is said before a log is read
@@ -64,6 +69,8 @@ def embed(
             progress=lambda done: progress.update(task, completed=done),
             report=note,
         )
+    if other := not_served(find_export(run), plan.repository):
+        note(f"note: {other}; its scorer does not go with these vectors")
     if json:
         print_json({"vectors": vectors, "table": table, "users": len(interactions.user_ids)})
     else:

@@ -89,6 +89,7 @@ def export(
     Example: `seqrec-export export --model sasrec --top-k 50`
     """
     from seqrec_cli.build import report
+    from seqrec_export.published import require_place
     from seqrec_export.run import load
 
     plan = options.make_plan(
@@ -100,6 +101,7 @@ def export(
         item_precision=item_precision,
     )
     found = [load(plan.runs / name) for name in plan.models]  # before the first is published
+    require_place(plan.repository)
     outcomes = [export_one(run, plan, keep=keep) for run in found]
     report(outcomes, plan, json=json)
 

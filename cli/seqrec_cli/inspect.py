@@ -24,7 +24,8 @@ def inspect(
 ) -> None:
     """Show what a repository holds: versions, damage, metrics, parity; the contract of one model.
 
-    Every file is compared with the sha256 that it was published with.
+    Every file is compared with the sha256 that it was published with. "To serve" is the newest
+    version that is sound and was not rolled back: `serve` serves that one.
 
     Example: `seqrec-export inspect sasrec`
     """
@@ -48,8 +49,8 @@ def inspect(
         print_json(described)
         return
     if model is None:
-        columns = ("model", "versions", "size", "held-out test", "|ONNX - PyTorch|", "data")
-        shown = (*columns[:2], "serving", *columns[2:]) if asked else columns
+        columns = ("size", "held-out test", "|ONNX - PyTorch|", "data")
+        shown = ("model", "versions", "to serve", *(("serving",) if asked else ()), *columns)
         print_table(str(folder), shown, [_row(entry) for entry in described])
     elif "contract" in described[0]:
         _print_contract(described[0]["contract"])
@@ -59,7 +60,8 @@ def inspect(
 
 
 def _row(entry: dict[str, Any]) -> tuple[Any, ...]:
-    row: list[Any] = [entry["model"], ", ".join(map(str, entry["versions"]))]
+    served = "nothing" if entry["served"] is None else entry["served"]
+    row: list[Any] = [entry["model"], ", ".join(map(str, entry["versions"])), served]
     if "serving" in entry:
         row.append(", ".join(map(str, entry["serving"])) or "nothing")
     if "metrics" in entry:
@@ -77,9 +79,10 @@ def _row(entry: dict[str, Any]) -> tuple[Any, ...]:
 def _warnings(entry: dict[str, Any]) -> list[str]:
     """What is wrong, and what is not as the folder has it."""
     said = [f"version {version}: {problem}" for version, problem in entry["problems"].items()]
+    said += entry["damage"]
     if entry["rolled_back"]:
         said.append(f"rolled back: {', '.join(map(str, entry['rolled_back']))}")
-    newest = entry.get("version")
+    newest = entry["served"]
     if newest is None:
         said.append("no version is as it was published; build it again")
     elif entry.get("serving", [newest]) != [newest]:

@@ -19,6 +19,7 @@ from seqrec_cli.doctor import doctor
 from seqrec_cli.embed import embed
 from seqrec_cli.export import export
 from seqrec_cli.inspect import inspect
+from seqrec_cli.machine_errors import said
 from seqrec_cli.models import models
 from seqrec_cli.recommend import recommend
 from seqrec_cli.rollback import rollback
@@ -77,7 +78,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the app; a user's mistake is one line on stderr and exit status 1."""
+    """Run the app; a user's mistake, or what the machine refuses, is one line and exit status 1."""
     # Threads that spin long at OpenMP's barriers train 4 times slower beside any busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # An id may hold what the terminal's encoding has not: it is shown as `\\u5bff` then.
@@ -88,6 +89,9 @@ def main() -> None:
         app()
     except SeqrecError as error:
         typer.secho(f"error: {message(str(error))}", err=True, fg=typer.colors.RED)
+        sys.exit(1)
+    except OSError as error:
+        typer.secho(f"error: {message(said(error))}", err=True, fg=typer.colors.RED)
         sys.exit(1)
     except SystemExit as ended:
         if ended.code == INTERRUPTED and _resumable():  # what Typer makes of Ctrl-C

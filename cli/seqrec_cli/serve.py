@@ -42,7 +42,7 @@ def serve(
     """Serve a repository with the embedded Triton until Ctrl-C, whatever dies.
 
     What is published is served as soon as it is seen, and what a rollback takes away is not. A
-    version that is damaged or does not load is passed over. A model or a server that dies is
+    version that is damaged or does not load is left out. A model or a server that dies is
     started again. Each of these is a line on stderr.
 
     Example: `seqrec-export serve --repository model_repository`

@@ -23,6 +23,7 @@ def verify(
         str | None,
         typer.Option(help="gRPC address of a Triton that serves these models, to compare too."),
     ] = None,
+    repository: options.Repository = None,
     tls_ca: options.TlsCa = None,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
@@ -55,17 +56,23 @@ def verify(
     from seqrec_cli.export import VERDICT_COLUMNS, stop_if_refused, verdict_cells
     from seqrec_export.client import Client
     from seqrec_export.exported import find_export
+    from seqrec_export.repository import not_served
     from seqrec_export.run import alone, load, require_still
     from seqrec_export.verification import refused
     from seqrec_export.verification import verify as verify_run
 
-    plan = options.make_plan(config=config, models=model, runs=runs, seed=seed)
+    plan = options.make_plan(
+        config=config, models=model, runs=runs, repository=repository, seed=seed
+    )
     verdicts: dict[str, Verdict] = {}
     refusals = []
     tls = options.client_tls(tls_ca, tls_cert, tls_key)
     with Client(url, tls=tls) if url is not None else nullcontext() as client:
         # All of them, before the first is verified for minutes.
         for exported in [find_export(load(plan.runs / name)) for name in plan.models]:
+            if other := not_served(exported, plan.repository):
+                compared = "; --url compares answers of that one with this one" if url else ""
+                note(f"note: {other}{compared}")
             with alone(exported.run.path):
                 require_still(exported.run)
                 found = verify_run(exported, seed=plan.seed, client=client, report=note)

@@ -18,11 +18,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.folders import read_json, remove, replace_folder
+from seqrec_export.folders import remove, replace_content, replace_folder
 from seqrec_export.openapi import CONTRACT_FILE, GOLDEN_FILE, OPENAPI_FILE, write_openapi
 from seqrec_export.protocol import FILE as PROTO_FILE
 from seqrec_export.protocol import descriptor_set, proto_text
-from seqrec_export.published import models, versions
+from seqrec_export.published import models, read_contract, versions
 
 LANGUAGES = ("node", "go", "java", "cpp")
 PROTOSET_FILE = "inference.protoset"
@@ -139,10 +139,13 @@ def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUA
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _ours(out):
         raise SeqrecError(f"{out} holds something else; give a new folder with --out")
     names = models(repository)
-    served = [_served(repository / name / CONTRACT_FILE) for name in names]
+    served = [_served(repository, name) for name in names]
     _require_distinct(names, "models")
     sources = _sources()
-    staged = out.with_name(f".{out.name}.writing")
+    out = out.resolve()
+    # A mount point cannot be renamed, and who stands in a folder would stand in a deleted one.
+    fixed = out.is_dir() and (out.is_mount() or Path.cwd().is_relative_to(out))
+    staged = out / ".writing" if fixed else out.with_name(f".{out.name}.writing")
     remove(staged)
     staged.mkdir(parents=True)
     try:
@@ -156,14 +159,14 @@ def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUA
         for language in languages:
             shutil.copytree(sources / language, staged / language, ignore=_BUILT)
             _render(staged / language, served)
-        replace_folder(staged, out)
+        (replace_content if fixed else replace_folder)(staged, out)
     finally:
         remove(staged)
     return names
 
 
 def _ours(out: Path) -> bool:
-    return (out / PROTOSET_FILE).is_file()
+    return (out / PROTOSET_FILE).is_file() or (out / ".writing" / PROTOSET_FILE).is_file()
 
 
 def _record(model: Path, to: Path) -> None:
@@ -185,18 +188,15 @@ def _sources() -> Path:
     raise SeqrecError("this installation has no clients/; install seqrec-export anew")
 
 
-def _served(path: Path) -> Served:
-    try:
-        contract = read_json(path)
-        model = Served(
-            name=contract["model"],
-            meaning=contract["meaning"],
-            max_batch_size=contract["max_batch_size"],
-            inputs=tuple(map(_field, contract["inputs"])),
-            outputs=tuple(map(_field, contract["outputs"])),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SeqrecError(f"{path} is not a contract: {error!r}; publish the model anew") from error
+def _served(repository: Path, name: str) -> Served:
+    contract = read_contract(repository, name)
+    model = Served(
+        name=contract["model"],
+        meaning=contract["meaning"],
+        max_batch_size=contract["max_batch_size"],
+        inputs=tuple(map(_field, contract["inputs"])),
+        outputs=tuple(map(_field, contract["outputs"])),
+    )
     _require_distinct([field.name for field in model.inputs], f"inputs of {model.name}")
     return model
 

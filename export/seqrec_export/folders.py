@@ -69,9 +69,10 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        if error.filename is not None:
+            raise
+        number, reason = error.errno or errno.EIO, error.strerror or str(error)
+        raise OSError(number, reason, str(path)) from error
 
 
 def sync(path: Path) -> None:
@@ -131,6 +132,23 @@ def replace_folder(new: Path, path: Path) -> None:
     remove(old)
 
 
+def replace_content(new: Path, path: Path) -> None:
+    """Put what the folder `new`, in `path`, holds in place of all else that `path` holds.
+
+    For a folder that has to stay itself: a mount point, or somebody's current folder. A crash may
+    leave some of the old and some of the new.
+    """
+    for entry in sorted(path.iterdir()):
+        if entry != new:
+            remove(entry)
+        if (new / entry.name).exists():
+            (new / entry.name).rename(entry)
+    for entry in sorted(new.iterdir()):
+        entry.rename(path / entry.name)
+    remove(new)
+    sync(path)
+
+
 def recover(path: Path) -> None:
     """Bring back what a `replace_folder` that was killed between its two renames set aside.
 
@@ -170,7 +188,8 @@ def inside(root: Path, *names: str) -> Path:
     """`root/name/name`. Raises SeqrecError for names that lead out: "..", absolute, or a link."""
     path = root.joinpath(*names)
     plain = all(name not in ("", ".", "..") and not set("/\0") & set(name) for name in names)
-    if not plain or not path.resolve().is_relative_to(root.resolve()):
+    links = plain and any(root.joinpath(*names[:i]).is_symlink() for i in range(1, len(names) + 1))
+    if not plain or (links and not path.resolve().is_relative_to(root.resolve())):
         shown = "/".join(names)
         raise SeqrecError(f"{shown!r} leads out of {root}; give plain names of what lies in it")
     return path

@@ -102,10 +102,11 @@ def shared(
 ) -> Iterator[bool]:
     """Hold `file` together with other readers; without `wait`, whether nobody holds it alone.
 
-    Writes nothing, so it works in a folder that is read-only.
+    Writes nothing, so it works in a folder that is read-only. A thread that holds it alone itself
+    need not wait.
     """
     if holds(file):
-        yield True
+        yield wait
         return
     with ExitStack() as held:
         free = True

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from seqrec_export.folders import read_json, write_json
-from seqrec_export.published import models, versions
+from seqrec_export.folders import damaged, read_json, write_json
+from seqrec_export.published import models, read_contract, versions
 
 OPENAPI_FILE = "openapi.json"
 OPENAPI = "3.1.0"
@@ -42,7 +42,7 @@ def write_openapi(repository: Path, path: Path) -> None:
         }
     }
     for name in models(repository):
-        contract = read_json(repository / name / CONTRACT_FILE)
+        contract = read_contract(repository, name)
         schemas[f"{name}_request"] = _request(contract)
         schemas[f"{name}_answer"] = _answer(contract)
         golden = _golden(repository / name)
@@ -219,6 +219,9 @@ def _golden(model: Path) -> dict[str, Any] | None:
     def size(entry: Mapping[str, Any]) -> int:
         return sum(len(tensor["data"]) for tensor in tensors(entry))
 
-    found = [entry for entry in read_json(path)["requests"] if speaks(entry)]
-    known = [entry for entry in found if entry["case"].startswith("known ids")]
-    return min(known or found, key=size, default=None)
+    try:
+        found = [entry for entry in read_json(path)["requests"] if speaks(entry)]
+        known = [entry for entry in found if entry["case"].startswith("known ids")]
+        return min(known or found, key=size, default=None)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, error) from error

@@ -1,14 +1,23 @@
 """What lies in a model repository, and whether it is what was published.
 
 manifest.json is written last: a version that it does not list was not published to the end, or was
-copied there by hand. Versions that a rollback took away lie beside the repository, not in it.
+copied there by hand.
+
+Everything lies within the repository, which may be a mount point or a link to another disk. Triton
+ends at its start if a folder of the repository is no model, whatever its name; it ignores files,
+and within a model's folder it ignores folders whose name is no number:
+
+    .seqrec.lock               held by who writes
+    <model>/.rolled_back/3/    a version that a rollback took away
+    .<...>.part                what is being written: a file here, or anything in a model's folder
 """
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,37 +25,48 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from seqrec_export import locks
 from seqrec_export.errors import SeqrecError
-from seqrec_export.folders import inside, read_json, sha256_file, write_json
+from seqrec_export.folders import DamagedError, damaged, inside, read_json, sha256_file, write_json
 
 MANIFEST_FILE = "manifest.json"
 # Named again here, because what writes them imports PyTorch, for which `serve` has no use.
 CONFIG_FILE = "config.pbtxt"
+CONTRACT_FILE = "contract.json"
 VERDICT_FILE = "parity.json"
 VERSION_FILES = ("model.onnx", "model.onnx.data")  # what a verdict vouches for in a version
 Manifest = dict[str, dict[int, dict[str, Any]]]  # model -> version -> "files" and more
 
 
 def models(repository: Path) -> list[str]:
-    """The names of the models in a repository. Raises SeqrecError where it is none.
+    """The names of the models in a repository. Raises SeqrecError if it is none.
 
     A config without a version is a model that was never built here: no model of it, and no fault.
     """
     if not repository.is_dir():
         raise SeqrecError(f"{repository} is not a folder; run `seqrec-export build` first")
-    names = sorted(
-        f.name for f in repository.iterdir() if (f / CONFIG_FILE).exists() and versions(f)
-    )
+    names = sorted(folder.name for folder in repository.iterdir() if _is_model(folder))
     if not names:
         raise SeqrecError(f"{repository} holds no model; run `seqrec-export build` first")
     return names
 
 
+def _is_model(folder: Path) -> bool:
+    try:
+        return (folder / CONFIG_FILE).exists() and bool(versions(folder))
+    except (PermissionError, SeqrecError):
+        # Whoever reads it says that it cannot be read; a mounted disk's own folder is no model.
+        return folder.name != "lost+found"
+
+
 def versions(model_folder: Path) -> list[int]:
     """The versions of a model that lie there, ascending."""
-    if not model_folder.is_dir():
+    try:
+        names = [f.name for f in model_folder.iterdir() if f.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    names = [f.name for f in model_folder.iterdir() if f.is_dir()]
+    except OSError as error:
+        raise SeqrecError(f"{model_folder} cannot be read: {error.strerror}") from error
     return sorted(int(n) for n in names if n.isdecimal() and n.isascii() and n[0] != "0")
 
 
@@ -56,38 +76,45 @@ def model_config(repository: Path, model: str) -> Any:
     try:
         return text_format.Parse(file.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise SeqrecError(f"{file} cannot be read: {error}") from error
+        raise SeqrecError(
+            f"{file} cannot be read: {error}; put it back, or remove it and publish again"
+        ) from error
+
+
+def require_place(repository: Path) -> None:
+    """Raise what would keep `writing` from a repository, before the work that is to go there."""
+    place = repository.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise SeqrecError(f"{place} is not a folder; give another one with --repository")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
 @contextmanager
 def writing(repository: Path) -> Iterator[None]:
-    """One publisher at a time; a second one waits."""
-    with _lock_file(repository).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """One writer at a time, in a repository that is made if need be; a second one waits."""
+    require_place(repository)
+    with locks.exclusive(_lock_file(repository), f"{repository} is being written to"):
         yield
 
 
 @contextmanager
-def reading(repository: Path) -> Iterator[bool]:
-    """Whether nobody is `writing`, and then nobody will while it is held."""
-    with ExitStack() as held:
-        alone = True
-        with suppress(FileNotFoundError):  # nobody has ever published here
-            file = held.enter_context(_lock_file(repository).open())
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                alone = False
-        yield alone
+def reading(repository: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether nobody is `writing`, and then nobody will while it is held; waits for it if asked."""
+    what = f"{repository} is being written to"
+    with locks.shared(_lock_file(repository), what, wait=wait) as undisturbed:
+        yield undisturbed
 
 
 def rolled_back(repository: Path, model: str) -> Path:
-    """Where the versions of a model lie that a rollback took away."""
-    return repository.with_name(f".{repository.name}.rolled_back") / model
+    """The folder of the versions of a model that a rollback took away."""
+    return repository / model / ".rolled_back"
 
 
 def _lock_file(repository: Path) -> Path:
-    return repository.with_name(f".{repository.name}.lock")
+    return repository / ".seqrec.lock"
 
 
 def read_manifest(repository: Path) -> Manifest | None:
@@ -103,43 +130,84 @@ def read_manifest(repository: Path) -> Manifest | None:
         for model, entries in read_json(file)["models"].items():
             manifest[model] = {int(version): dict(entry) for version, entry in entries.items()}
             for version, entry in manifest[model].items():
-                for names in ((), *((name,) for name in entry["files"])):
+                entry["bytes"] = {name: int(n) for name, n in entry.get("bytes", {}).items()}
+                for names in ((), *((name,) for name in {**entry["files"]})):
                     inside(repository, model, str(version), *names)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        said = error.__cause__ if isinstance(error, DamagedError) else repr(error)
         raise SeqrecError(
-            f"{file} is damaged ({error}); remove it and publish again, which writes it anew"
+            f"{file} is damaged ({said}); remove it and publish again, which writes it anew"
         ) from error
     return manifest
 
 
+class Hashes:
+    """sha256 of files, read once and again only if they have changed since."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+    def __call__(self, path: Path) -> str:
+        """Hex sha256 of a file."""
+        stat = path.stat()
+        seen = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        if self._known.get(path, (None, ""))[0] != seen:
+            self._known[path] = seen, sha256_file(path)
+        return self._known[path][1]
+
+
+HashOf = Callable[[Path], str]
+
+
 def problems(repository: Path, model: str) -> dict[int, str]:
-    """Every version of a model, ascending, and what is wrong with its files, "" where nothing is.
+    """Every version of a model, ascending, and what is wrong with its files, "" if nothing is.
 
     Reads them whole. Without a manifest there is nothing to compare with.
     """
     manifest = read_manifest(repository)
-    found = {}
-    for version in versions(repository / model):
-        if manifest is None:
-            found[version] = ""
-        elif version not in manifest.get(model, {}):
-            found[version] = f"not in {MANIFEST_FILE}: not published to the end, or copied by hand"
-        else:
-            files = manifest[model][version]["files"]
-            found[version] = difference(inside(repository, model, str(version)), files)
-    return found
+    found = versions(repository / model)
+    return {version: problem(repository, model, version, manifest) for version in found}
 
 
-def difference(folder: Path, files: Mapping[str, str]) -> str:
-    """How the files of a folder are not those with these sha256; "" where they are."""
+def problem(
+    repository: Path,
+    model: str,
+    version: int,
+    manifest: Manifest | None,
+    hash_of: HashOf = sha256_file,
+) -> str:
+    """What is wrong with the files of one version; "" if nothing is."""
+    if manifest is None:
+        return ""
+    if version not in manifest.get(model, {}):
+        return f"not in {MANIFEST_FILE}: not published to the end, or copied by hand"
+    files = manifest[model][version]["files"]
+    return difference(inside(repository, model, str(version)), files, hash_of)
+
+
+def difference(folder: Path, files: Mapping[str, str], hash_of: HashOf = sha256_file) -> str:
+    """How the files of a folder are not those with these sha256; "" if they are."""
     said = []
     for name, sha256 in files.items():
         file = inside(folder, name)
-        if not file.is_file():
-            said.append(f"{name} is missing")
-        elif sha256_file(file) != sha256:
-            said.append(f"{name} is not what was published ({file.stat().st_size} bytes)")
+        try:
+            if not file.is_file():
+                said.append(f"{name} is missing")
+            elif hash_of(file) != sha256:
+                said.append(f"{name} is not what was published ({file.stat().st_size} bytes)")
+        except OSError as error:
+            said.append(f"{name} cannot be read ({error.strerror})")
     return ", ".join(said)
+
+
+def looks_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether the files of a manifest's entry are there, and as long; does not read them."""
+    sizes = entry["bytes"]
+    files = {name: inside(folder, name) for name in entry["files"]}
+    return all(
+        file.is_file() and file.stat().st_size == sizes.get(name, file.stat().st_size)
+        for name, file in files.items()
+    )
 
 
 def vouched(folder: Path) -> bool:
@@ -169,20 +237,56 @@ def write_manifest(repository: Path, changed: Mapping[str, set[int]]) -> None:
     entries: dict[str, Any] = {}
     for model in models(repository):
         there = listed.get(model, set()) & set(versions(repository / model))
-        entries[model] = {
+        entries[model] = {}
+        for version in sorted(there):
             # A version never changes: it is hashed once.
-            str(v): known.get(model, {}).get(v) or _entry(repository / model / str(v))
-            for v in sorted(there)
-        }
+            entry = known.get(model, {}).get(version) or _entry(repository / model / str(version))
+            if entry is not None:
+                entries[model][str(version)] = entry
     written = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(repository / MANIFEST_FILE, {"written": written, "models": entries})
 
 
-def _entry(folder: Path) -> dict[str, Any]:
-    metrics = read_json(folder / "metrics.json")
+def _entry(folder: Path) -> dict[str, Any] | None:
+    """What the manifest says of a version; None if its metrics are damaged."""
+    try:
+        metrics = dict(read_json(folder / "metrics.json"))
+        about = {"data": metrics.get("data"), "versions": metrics.get("versions")}
+        about["test"] = dict(metrics["test"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    files = sorted(folder.iterdir())
     return {
-        "files": {file.name: sha256_file(file) for file in sorted(folder.iterdir())},
-        "data": metrics.get("data"),
-        "versions": metrics.get("versions"),
-        "test": metrics["test"],
+        "files": {file.name: sha256_file(file) for file in files},
+        "bytes": {file.name: file.stat().st_size for file in files},
+        **about,
     }
+
+
+def served_version(repository: Path, model: str) -> int | None:
+    """The version of a model that is served: the newest one that is as it was published."""
+    manifest = read_manifest(repository)
+    for version in reversed(versions(repository / model)):
+        if not problem(repository, model, version, manifest):
+            return version
+    return None
+
+
+def read_contract(repository: Path, model: str) -> dict[str, Any]:
+    """A model's contract.json. Raises DamagedError if it is not what `publish` writes there."""
+    file = repository / model / CONTRACT_FILE
+    contract = read_json(file)
+    try:
+        tensors = [t for kind in ("inputs", "outputs") for t in contract[kind]]
+        whole = (
+            isinstance(contract["model"], str)
+            and isinstance(contract["meaning"], str)
+            and isinstance(contract["max_batch_size"], int)
+            and all(isinstance(t[k], str) for t in tensors for k in ("name", "datatype", "meaning"))
+            and all(isinstance(t["shape"], list) and t["shape"] for t in tensors)
+        )
+    except (KeyError, TypeError) as error:
+        raise damaged(file, error) from error
+    if not whole:
+        raise damaged(file, "not the types that belong there")
+    return dict(contract)

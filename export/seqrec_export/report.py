@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from seqrec_export.folders import write_text
@@ -60,6 +61,19 @@ class ModelReport:
 
 def write_report(path: Path, title: str, models: Sequence[ModelReport]) -> None:
     """Write the page, self-contained HTML, to `path`."""
+    page = _template().render(
+        title=title,
+        models=models,
+        graphs=[graph for model in models for graph in model.graphs],
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        frame=FRAME,
+        label_letters=LABEL_LETTERS,
+    )
+    write_text(path, page.strip() + "\n")
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -70,15 +84,7 @@ def write_report(path: Path, title: str, models: Sequence[ModelReport]) -> None:
     findings = (status, failures, worst, untried, merged, ahead, other_figures, best_epoch)
     plots_and_texts = (histogram, curve, difference, figure, change, size, duration, breakable)
     environment.filters |= {f.__name__: f for f in (*findings, *plots_and_texts)}
-    page = environment.get_template("report.html.j2").render(
-        title=title,
-        models=models,
-        graphs=[graph for model in models for graph in model.graphs],
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        frame=FRAME,
-        label_letters=LABEL_LETTERS,
-    )
-    write_text(path, page.strip() + "\n")
+    return environment.get_template("report.html.j2")
 
 
 def failures(graph: Json) -> list[Json]:

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.folders import read_json
+from seqrec_export.folders import move, read_json
 from seqrec_export.published import (
     VERDICT_FILE,
     models,
-    problems,
+    problem,
+    published_versions,
+    read_manifest,
     rolled_back,
     versions,
     vouched,
     write_manifest,
-    writing,
 )
+from seqrec_export.upkeep import tidy_writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,34 +33,40 @@ class RolledBack:
 def roll_back(repository: Path, model: str, to: int | None = None) -> RolledBack:
     """Make an older version of all graphs of a model the newest; without `to`, the one before.
 
-    What is newer is moved beside the repository, where `to` finds it again. Raises SeqrecError
-    where the graphs have no such version that is as it was published.
+    What is newer is put aside, where only `to` finds it again: a version that was once taken away
+    is never gone back to by itself. Raises SeqrecError if the graphs have no such version that is
+    as it was published.
     """
-    with writing(repository):
+    models(repository)  # refuses what is no repository before anything is written there
+    with tidy_writing(repository):
         graphs = _graphs(repository, model)
         before = max(versions(repository / name)[-1] for name in graphs)
-        usable_of = {name: _usable(repository, name) for name in graphs}
-        usable = set.intersection(*usable_of.values())
-        target = max((v for v in usable if v < before), default=None) if to is None else to
-        if target not in usable:
-            wanted = f"version {to}" if to else f"version older than {before}"
+        target = _target(repository, graphs, before) if to is None else to
+        if target is None or not _sound(repository, graphs, target):
+            known = {v for n in graphs for v in (*_here(repository, n), *_aside(repository, n))}
+            usable = [v for v in sorted(known) if _sound(repository, graphs, v)]
+            wanted = f"older than {before}" if to is None else str(to)
             raise SeqrecError(
-                f"{model} has no sound {wanted} in {repository}; it has"
-                f" {', '.join(map(str, sorted(usable))) or 'none'}"
+                f"{model} has no sound version {wanted} in {repository}; it has"
+                f" {', '.join(map(str, usable)) or 'none'}"
+                f"{'; --to brings back what was rolled back' if to is None and usable else ''}"
             )
         for name in graphs:
             aside = rolled_back(repository, name) / str(target)
             if aside.exists():
-                aside.rename(repository / name / str(target))
+                move(aside, repository / name / str(target))
         # The manifest first: `serve` serves what it lists, so all graphs change at once.
-        listed = {name: {v for v in usable_of[name] if v <= target} for name in graphs}
-        write_manifest(repository, listed)
+        listed = published_versions(repository)
+        write_manifest(
+            repository,
+            {name: {v for v in {*listed[name], target} if v <= target} for name in graphs},
+        )
         for name in graphs:
             aside = rolled_back(repository, name)
-            aside.mkdir(parents=True, exist_ok=True)
+            aside.mkdir(exist_ok=True)
             for version in versions(repository / name):
                 if version > target:
-                    (repository / name / str(version)).rename(aside / str(version))
+                    move(repository / name / str(version), aside / str(version))
     return RolledBack(graphs=graphs, before=before, version=target)
 
 
@@ -66,17 +74,43 @@ def _graphs(repository: Path, model: str) -> list[str]:
     """The names in the repository that belong to one model, as their verdicts have it."""
     found: dict[str, list[str]] = {}
     for name in models(repository):
-        sound = [version for version, problem in problems(repository, name).items() if not problem]
-        if sound:
-            verdict = read_json(repository / name / str(sound[-1]) / VERDICT_FILE)
-            found.setdefault(str(verdict.get("model")), []).append(name)
+        for version in reversed(versions(repository / name)):
+            try:
+                verdict = read_json(repository / name / str(version) / VERDICT_FILE)
+                found.setdefault(str(verdict["model"]), []).append(name)
+                break
+            except (OSError, ValueError, KeyError, TypeError):  # the one before tells as well
+                continue
     if model not in found:
         raise SeqrecError(f"{repository} holds no model {model!r}; it holds {', '.join(found)}")
     return found[model]
 
 
-def _usable(repository: Path, name: str) -> set[int]:
-    """The versions that are as they were published, here or where a rollback put them."""
-    here = {version for version, problem in problems(repository, name).items() if not problem}
-    aside = rolled_back(repository, name)
-    return here | {version for version in versions(aside) if vouched(aside / str(version))}
+def _target(repository: Path, graphs: list[str], before: int) -> int | None:
+    """The newest version before one, of those that lie there, which no rollback took away."""
+    older = set.intersection(*(_here(repository, name) for name in graphs))
+    for version in sorted((v for v in older if v < before), reverse=True):
+        if _sound(repository, graphs, version):
+            return version
+    return None
+
+
+def _here(repository: Path, name: str) -> set[int]:
+    return set(versions(repository / name))
+
+
+def _aside(repository: Path, name: str) -> set[int]:
+    return set(versions(rolled_back(repository, name)))
+
+
+def _sound(repository: Path, graphs: list[str], version: int) -> bool:
+    """Whether a version of all graphs is as it was published, here or where a rollback put it."""
+    manifest = read_manifest(repository)
+    for name in graphs:
+        aside = rolled_back(repository, name) / str(version)
+        if version in _here(repository, name):
+            if problem(repository, name, version, manifest):
+                return False
+        elif not aside.is_dir() or not vouched(aside):
+            return False
+    return True

@@ -16,9 +16,12 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.published import (
     CONFIG_FILE,
     MANIFEST_FILE,
+    Hashes,
+    Manifest,
     model_config,
     models,
-    problems,
+    problem,
+    read_manifest,
     reading,
     versions,
 )
@@ -27,6 +30,8 @@ from seqrec_export.server import Server, launch, tail
 PROBE_SECONDS = 2.0
 # A model may be this long without any answer, by which time it hangs. A dead one is seen at once.
 SILENT_SECONDS = 30.0
+# Its first answer may take longer: memory is allocated, and a GPU's kernels are loaded.
+FIRST_SECONDS = 60.0
 HEALTHY_SECONDS = 60.0
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 
@@ -54,8 +59,9 @@ class Supervisor:
     """A repository being served. Stops at the end of a `with` block.
 
     It serves the newest version of each model that is as it was published; a damaged one, or one
-    that does not load, is said and passed over. It looks every `look_seconds` for dead processes,
-    for what was published, and for what a rollback took away. What happens goes to `say`.
+    that does not load or cannot be read, is reported and left out. It looks every `look_seconds`
+    for dead processes, for what was published, and for what a rollback took away. What happens
+    goes to `say`.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Supervisor:
         self._backoff = Backoff()
         self._stopping = threading.Event()
         self._keepers: dict[str, Keeper] = {}
+        self._hashes = Hashes()  # outlives a server: what is unchanged is not read again
         self.server = self._start(endpoints)
 
     def __enter__(self) -> Self:
@@ -98,7 +105,8 @@ class Supervisor:
         """Triton with the newest sound version of each model. Raises SeqrecError if none loads."""
         names = models(self.repository)
         # These can be left to Triton, which loads several at a time; the keepers see to the rest.
-        plain = [n for n in names if not [*problems(self.repository, n).values()][-1]]
+        manifest = read_manifest(self.repository)
+        plain = [name for name in names if self._newest_is_sound(name, manifest)]
         server = launch(self.repository, plain, endpoints, log=self._log)
         self._stopping.clear()
         self._keepers = {name: self._keeper(server, name) for name in names}
@@ -107,7 +115,7 @@ class Supervisor:
             for keeper in self._keepers.values():
                 try:
                     keeper.settle()
-                except SeqrecError as error:
+                except (SeqrecError, OSError) as error:
                     reasons.append(str(error))
             if len(reasons) == len(names):
                 raise SeqrecError("\n".join(["Triton could not load any model:", *reasons]))
@@ -120,11 +128,26 @@ class Supervisor:
             keeper.start()
         return server
 
+    def _newest_is_sound(self, model: str, manifest: Manifest | None) -> bool:
+        try:
+            newest = versions(self.repository / model)[-1]
+            return not problem(self.repository, model, newest, manifest, self._hashes)
+        except SeqrecError:
+            return False
+
     def _keeper(self, server: Server, model: str) -> Keeper:
-        return Keeper(server, self.repository, model, self.say, self._stopping, self._look_seconds)
+        return Keeper(
+            server,
+            self.repository,
+            model,
+            self.say,
+            self._stopping,
+            self._look_seconds,
+            self._hashes,
+        )
 
     def _look_for_models(self) -> None:
-        with suppress(SeqrecError):  # none is left, and the keepers say so
+        with suppress(SeqrecError, OSError):  # none is left, and the keepers say so
             for name in models(self.repository):
                 if name not in self._keepers or not self._keepers[name].watching():
                     self._keepers[name] = self._keeper(self.server, name)
@@ -141,7 +164,7 @@ class Supervisor:
             began = time.monotonic()
             try:
                 self.server = self._start(endpoints)
-            except SeqrecError as error:
+            except (SeqrecError, OSError) as error:
                 said = str(error)
             else:
                 self.say(f"Triton serves again, {time.monotonic() - began:.1f} s after its start")
@@ -164,11 +187,13 @@ class Keeper:
     say: Say
     stopping: threading.Event
     look_seconds: float
+    hashes: Hashes = field(default_factory=Hashes)
     serving: int | None = None
     _seen: object = None  # what the model's files looked like when it was settled
     _processes: set[int] = field(default_factory=set)
     _answers: int = 0
-    _answered: float | None = None  # when it last did; None where it never did
+    _answered: float | None = None  # when it last did; None if it never did
+    _taken: float = field(default_factory=time.monotonic)  # when it was loaded, or found so
     _backoff: Backoff = field(default_factory=Backoff)
     _thread: threading.Thread | None = None
 
@@ -194,10 +219,12 @@ class Keeper:
         with reading(self.repository) as undisturbed:
             if not undisturbed:  # somebody is publishing; what lies there is not all of it
                 return self.serving
-            seen, found = self._look(), problems(self.repository, self.model)
+            seen, manifest = self._look(), read_manifest(self.repository)
+            found = versions(self.repository / self.model)
         self._seen = None  # until it is settled
         if found:
-            self._choose(found)
+            if not self._choose(found, manifest, seen):
+                return self.serving
         elif self.serving is not None:
             self.server.control.unload(self.model)
             self.serving = None
@@ -205,36 +232,44 @@ class Keeper:
         self._seen = seen
         return self.serving
 
-    def _choose(self, found: dict[int, str]) -> None:
+    def _choose(self, found: list[int], manifest: Manifest | None, seen: object) -> bool:
+        """Serve one of these versions; False if they changed while they were looked at.
+
+        From the newest on, and no more of them than need be: each is read whole, once. Nobody who
+        publishes waits for that.
+        """
         control = self.server.control
         ready = control.ready(self.model)
         reasons = []
-        for version in sorted(found, reverse=True):
-            problem = found[version]
-            if not problem and version != ready:
+        for version in reversed(found):
+            why = problem(self.repository, self.model, version, manifest, self.hashes)
+            if why and seen != self._look():
+                return False
+            if not why and version != ready:
                 try:
                     control.load(self.model, model_config(self.repository, self.model), version)
                 except NoAnswerError:
                     raise
                 except SeqrecError as error:
-                    problem = str(error)
-            if not problem:
+                    why = str(error)
+            if not why:
                 if version != ready:
                     self._say(f"serves version {version}")
-                self._took(version)
-                return
-            reasons.append(f"version {version} is passed over: {problem}")
+                self._took(version, version != ready)
+                return True
+            reasons.append(f"version {version} is left out: {why}")
             self._say(reasons[-1])
             if version == ready:  # its files were damaged since it was loaded
                 self._say(f"what was loaded of version {version} is still served")
-                self._took(version)
-                return
+                self._took(version, False)
+                return True
         raise SeqrecError(f"{self.model}: no version can be served: {'; '.join(reasons)}")
 
-    def _took(self, version: int) -> None:
+    def _took(self, version: int, loaded: bool) -> None:
+        if loaded or self.serving != version:
+            self._answers, self._answered, self._taken = 0, None, time.monotonic()
         self.serving = version
         self._processes = self.server.processes(self.model, version)
-        self._answers, self._answered = 0, None
 
     def _watch(self) -> None:
         while not self.stopping.wait(self.look_seconds):
@@ -245,7 +280,7 @@ class Keeper:
                         return
                 elif why := self.lost():
                     self.reload(why)
-            except SeqrecError as error:
+            except (SeqrecError, OSError) as error:
                 self.stopping.wait(self._backoff.next())
                 # Where Triton itself has ended, its supervisor says so.
                 if not self.stopping.is_set() and self.server.running():
@@ -258,7 +293,7 @@ class Keeper:
         files += [file for v in versions(folder) for file in (folder / str(v)).glob("*")]
         stats = {}
         for file in sorted(files):
-            with suppress(FileNotFoundError):  # while it is replaced
+            with suppress(OSError):  # while it is replaced, or if it cannot be read
                 stat = file.stat()
                 stats[file] = (stat.st_mtime_ns, stat.st_size)
         return stats
@@ -277,8 +312,13 @@ class Keeper:
                 answers = control.successes(self.model)
         except SeqrecError as error:
             # Not at once: under more load than it can bear, a server is late, or refuses.
-            silent = time.monotonic() - (self._answered or time.monotonic())
-            return f"no answer for {silent:.0f} s ({error})" if silent > SILENT_SECONDS else ""
+            since, patience = self._answered, SILENT_SECONDS
+            if since is None:
+                if not isinstance(error, NoAnswerError):
+                    return ""  # it refuses what we ask with; of callers' requests nobody knows
+                since, patience = self._taken, FIRST_SECONDS
+            silent = time.monotonic() - since
+            return f"no answer for {silent:.0f} s ({error})" if silent > patience else ""
         self._answers, self._answered = answers, time.monotonic()
         return ""
 
