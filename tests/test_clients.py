@@ -122,6 +122,21 @@ def test_every_model_has_a_typed_client_in_every_language(written: Path) -> None
             assert f"{pascal(name)}Client" in text, (language, name)
 
 
+def test_typed_clients_lay_out_what_follows_a_history(written: Path) -> None:
+    """The conformance programs read contracts from files; here they stand in the code."""
+    follows = {
+        "node": ("src/models/mlink.ts", 'alignedWith: "history_item_ids"'),
+        "go": ("models/mlink_client.go", 'AlignedWith: "history_item_ids"'),
+        "java": ("src/main/java/seqrec/MlinkClient.java", ', "history_item_ids")'),
+        "cpp": ("models/mlink.h", ', "history_item_ids"}'),
+    }
+    for language, (path, said) in follows.items():
+        lines = (written / language / path).read_text().splitlines()
+        found = [line for line in lines if said in line]
+        assert len(found) == 1, language
+        assert '"history_ratings"' in found[0], language
+
+
 @pytest.mark.parametrize(
     ("name", "snake", "camel", "pascal"),
     [

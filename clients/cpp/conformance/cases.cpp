@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "conformance/all_rows.h"
+#include "seqrec/scalar.h"
 
 namespace conformance {
 namespace {
@@ -52,6 +55,26 @@ void within(std::chrono::milliseconds limit, const std::function<void()>& run) {
 void refused(const Row& row, const std::string& message) {
   fails_with(StatusCode::INVALID_ARGUMENT, message,
              [&] { Client(nowhere).call(like("sasrec"), {row}); });
+}
+
+// Numbers that the type of a row's field cannot hold.
+void too_large() {
+  for (const double number : {1e39, -1e39, 3.4028236e38}) {
+    fails_with(StatusCode::INVALID_ARGUMENT, "FP32", [&] { seqrec::Scalar<float>{number}; });
+  }
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  for (const double number : {2147483648.0, -2147483649.0, 4294967297.0, 1.5, infinity}) {
+    fails_with(StatusCode::INVALID_ARGUMENT, "INT32", [&] { seqrec::Scalar<int>{number}; });
+  }
+  fails_with(StatusCode::INVALID_ARGUMENT, "INT32", [] { seqrec::Scalar<int>{4294967297LL}; });
+  fails_with(StatusCode::INVALID_ARGUMENT, "INT32", [] { seqrec::Scalar<int>{std::nan("")}; });
+  seqrec::Scalar<float> age = 31;
+  age = 3.4028235e38;
+  if (age != std::numeric_limits<float>::max()) throw std::runtime_error("not the largest");
+  age = -infinity;
+  seqrec::Scalar<int> month = std::numeric_limits<int>::min();
+  month = std::nullopt;
+  if (*age != -infinity || month) throw std::runtime_error("another number");
 }
 
 void retries(const std::string& address) {
@@ -113,6 +136,7 @@ std::vector<Case> cases(const Client& client, const std::vector<Served>& models,
        [] {
          refused({{history, Floats{1}}}, "found FP32");
          refused({{history, Strings{"1", "\xff"}}}, "UTF-8");
+         too_large();
        }},
       {"no rows",
        [] {
