@@ -136,7 +136,7 @@ def first_five_days(dataset: Dataset, log: Interactions) -> dict[str, Metrics]:
     """Popularity with the day on which `two_tower` only chooses its epoch: it gets no such day."""
     model = MODELS["two_tower"]
     test_from = int(dataset.histories.times[dataset.test].min())
-    given = prepare(log, "time", held_out_from=(test_from, test_from))
+    given = prepare(log, "time", held_out_from=(test_from, test_from), new_items=True)
     figures = model.baselines(given, model.config(), "test")
     return {f"{name}, five days": values for name, values in figures.items()}
 

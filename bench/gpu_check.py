@@ -241,7 +241,7 @@ def check(
         }
         for name, verdict in verify(exported, seed=options.seed).items()
     }
-    dataset = prepare(interactions, model.split, options.seed)
+    dataset = prepare(interactions, model.split, options.seed, new_items=model.ranks_new_items)
     return {"graphs": graphs, "training": training(run, dataset, device, options)}
 
 

@@ -86,8 +86,14 @@ class Task:
         return model.config(**(model.presets[self.preset] if self.preset else {}))
 
     def dataset(self, log: Interactions, seed: int) -> Dataset:
-        split = MODELS[self.model].split
-        return prepare(log, split, seed, held_out_from=self.held_out_from)
+        model = MODELS[self.model]
+        return prepare(
+            log,
+            model.split,
+            seed,
+            held_out_from=self.held_out_from,
+            new_items=model.ranks_new_items,
+        )
 
 
 def midnight(day: str) -> int:

@@ -89,7 +89,7 @@ def histories(folder: Path) -> Figures:
     log = read(f"hm:{folder}")
     found = clock.figures("read") | {"read GB": peak_gb()}
     clock = Clock()
-    dataset = prepare(log, "time")
+    dataset = prepare(log, "time", new_items=True)
     found |= clock.figures("prepare") | {"peak GB": peak_gb()}
     sizes = {"users": len(log.user_ids), "items": len(log.item_ids), "train": len(dataset.train)}
     return found | sizes

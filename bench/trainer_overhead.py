@@ -76,7 +76,7 @@ def main() -> None:
     print("model       loop ms  Trainer ms  ratio")
     for name in options.model or MODELS:
         model = MODELS[name]
-        dataset = prepare(interactions, model.split)
+        dataset = prepare(interactions, model.split, new_items=model.ranks_new_items)
         config = model.config()
         plain_loop(model, dataset, config, 1)
         pairs = [

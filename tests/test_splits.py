@@ -174,10 +174,15 @@ def test_sessions_see_the_events_strictly_before_them(seed: int) -> None:
         assert list(range(placed.starts[s], placed.ends[s])) == before
 
 
-def test_items_of_a_catalogue_are_known_without_a_sale() -> None:
+def test_items_of_a_catalogue_are_known_without_a_sale_to_who_asks_for_them() -> None:
     log = generate(users=60, items=400, events=300, sessions=0, seed=0)
-    assert len(prepare(log, "time").items) == 400
-    assert len(prepare(replace(log, item_features=None), "time").items) < 400
+    assert len(prepare(log, "time", new_items=True).items) == 400
+    assert len(prepare(replace(log, item_features=None), "time", new_items=True).items) < 400
+    known = prepare(log, "time")
+    assert len(known.items) < 400
+    assert (known.item_counts[2:] > 0).all()
+    assert known.item_features is not None
+    assert len(known.item_features) == known.items.num_rows
 
 
 @few

@@ -167,7 +167,11 @@ def find_export(run: Run) -> Exported:
 
 def _graphs(run: Run, top_k: int, item_precision: ItemPrecision) -> dict[str, Graph]:
     graphs = run.model.graphs(run.config, top_k)
-    return {name: graph.with_precision(item_precision) for name, graph in graphs.items()}
+    scale = run.model.scale(run.net)
+    return {
+        name: graph.with_precision(item_precision).with_scale(scale)
+        for name, graph in graphs.items()
+    }
 
 
 def _last_export(folder: Path, *, needed: bool) -> dict[str, Any]:

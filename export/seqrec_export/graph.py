@@ -94,6 +94,13 @@ class Graph:
         """The same graph from item vectors of another precision, if it searches any."""
         return replace(self, item_precision=precision) if self.int8_search else self
 
+    def with_scale(self, factor: float) -> Graph:
+        """The same graph with scores that may be `factor` times as far off, if it gives any."""
+        if factor == 1 or not any(spec.name == SCORES.name for spec in self.outputs):
+            return self
+        tolerance = replace(self.tolerance, atol=self.tolerance.atol * factor)
+        return replace(self, tolerance=tolerance)
+
     def search(self, net: Any) -> Any:
         """What `function` takes as `search` when it is exported; None where it has its own."""
         if self.item_precision == "float32":
@@ -173,6 +180,8 @@ class Model:
     headline: tuple[str, ...]  # the test figures that stand in tables
     baseline: str = "popularity"  # the one that stands beside them
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by name
+    scale: Callable[[Any], float] = lambda net: 1.0  # of a network's scores, beside the usual ones
+    ranks_new_items: bool = False  # items that training never saw, by their features
     cpu_bfloat16: bool = False  # whether a CPU that has bfloat16 trains wide ones faster with it
 
 

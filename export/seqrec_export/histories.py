@@ -99,6 +99,7 @@ def prepare(
     seed: int = 0,
     *,
     held_out_from: tuple[int, int] | None = None,
+    new_items: bool = False,
 ) -> Dataset:
     """Sort events into histories, split them, and index the ids that training sees.
 
@@ -106,6 +107,7 @@ def prepare(
     `time`: the last tenth of all events is the test, the tenth before it validation; or what
     happened from the second time of `held_out_from` on (seconds since 1970), and from the first.
     `last_rating`: as leave_one_out, and a tenth of the users are never trained on at all.
+    With `new_items`, items with features have an index without an event of the training part.
 
     Raises SeqrecError where nothing is left to train on.
     """
@@ -131,8 +133,8 @@ def prepare(
     if sessions is not None and session_part is not None:
         rows = np.repeat(np.arange(len(sessions.users)), np.diff(sessions.offsets))
         known[sessions.candidates[session_part[rows] == 0]] = True
-    if interactions.item_features is not None:
-        known[:] = True  # an article without a sale is recommended for its features
+    if new_items and interactions.item_features is not None:
+        known[:] = True
     items, item_index = _by_popularity(interactions.item_ids, train_counts, known)
     trained_user = np.zeros(len(interactions.user_ids), bool)
     trained_user[users[is_train]] = True

@@ -131,7 +131,7 @@ def train(
     }
     unfinished.require_place(path)
     with unfinished.alone(path), _kept(path):
-        dataset = prepare(interactions, model.split, seed)
+        dataset = prepare(interactions, model.split, seed, new_items=model.ranks_new_items)
         require_targets(model, dataset, config, interactions.source)
         work = unfinished.begin(path, description, resume=resume, retrain=retrain)
         # First, because a log that cannot be asked about would be found out after hours.

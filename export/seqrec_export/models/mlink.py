@@ -22,6 +22,7 @@ from seqrec_export.batches import (
     shuffled,
     windows,
 )
+from seqrec_export.errors import SeqrecError
 from seqrec_export.graph import (
     EMBEDDING_TOLERANCE,
     Batch,
@@ -36,7 +37,7 @@ from seqrec_export.retrieval import candidate_scorer
 from seqrec_export.settings import SHARE, TWO_OR_MORE, WIDTH, WINDOW, Settings, setting
 from seqrec_export.vocabulary import PAD, UNKNOWN
 
-_STAR_TOLERANCE = Tolerance(1e-5)
+_STAR_TOLERANCE = Tolerance(1e-5)  # of five stars, as much more of a wider scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ class MlinkConfig(Settings):
 class Mlink(nn.Module):
     """GRU over (item, rating) pairs; an MLP rates a candidate from the last state."""
 
-    stars: Tensor  # ()
+    stars: Tensor  # () the highest rating, 0 at least
+    lowest: Tensor  # () the lowest, 0 at most
     mean_rating: Tensor  # ()
 
     def __init__(self, config: MlinkConfig, rows: Mapping[str, int]) -> None:
@@ -79,18 +81,37 @@ class Mlink(nn.Module):
         self.from_item = nn.Linear(config.dim, config.hidden, bias=False)
         self.norm = nn.BatchNorm1d(config.hidden)
         self.rate = nn.Linear(config.hidden, 1)
-        self.register_buffer("stars", torch.tensor(5.0))  # the highest rating
+        self.register_buffer("stars", torch.tensor(5.0))
+        self.register_buffer("lowest", torch.tensor(0.0))
         self.register_buffer("mean_rating", torch.tensor(3.0))
 
     def observe(self, dataset: Dataset) -> None:
-        """Take over the scale of the ratings and their mean, which stands in for a missing one."""
+        """Take over the scale of the ratings and their mean, which stands in for a missing one.
+
+        The scale has 0 in it, so that of stars it goes from 0 to the highest. Raises SeqrecError if
+        there is no scale.
+        """
         assert dataset.histories.ratings is not None
         ratings = dataset.histories.ratings[dataset.trained]
-        self.stars.fill_(float(ratings.max()))
-        self.mean_rating.fill_(float(ratings.mean()))
+        highest, lowest = max(ratings.max(), np.float32(0)), min(ratings.min(), np.float32(0))
+        mean = ratings.mean()
+        if not np.isfinite([mean, highest, lowest, highest - lowest]).all():
+            raise SeqrecError(
+                "mlink takes ratings that are finite numbers, and some of the training part are "
+                "none, or too large to add up; leave those events out, or scale the ratings"
+            )
+        if highest == lowest:
+            raise SeqrecError(
+                "mlink learns ratings from how they differ, and all of the training part are 0; "
+                "name the column that holds the ratings"
+            )
+        self.stars.fill_(float(highest))
+        self.lowest.fill_(float(lowest))
+        self.mean_rating.fill_(float(mean))
         with torch.no_grad():
-            share = float(ratings.mean() / ratings.max())
-            self.rate.bias.fill_(float(np.log(share / (1 - share))) if share < 1 else 3.0)
+            share = float((mean - lowest) / (highest - lowest))
+            odds = float(np.log(share / (1 - share))) if 0 < share < 1 else 6 * share - 3
+            self.rate.bias.fill_(odds)
 
     def finish(self) -> None:
         """Nothing to derive."""
@@ -104,8 +125,9 @@ class Mlink(nn.Module):
             oldest_first_column=True,
         )
         missing = torch.isnan(stars)
-        stars = torch.where(missing, self.mean_rating, stars).clamp(min=0.0).minimum(self.stars)
-        centred = (stars - self.mean_rating) / self.stars * (items != PAD)
+        stars = torch.where(missing, self.mean_rating, stars)
+        stars = stars.maximum(self.lowest).minimum(self.stars)
+        centred = (stars - self.mean_rating) / (self.stars - self.lowest) * (items != PAD)
         x = torch.cat([self.items(items), centred[..., None]], dim=2)
         lengths = (items != PAD).sum(dim=1).clamp(min=1)
         _, state = self.gru(x, lengths)
@@ -116,7 +138,8 @@ class Mlink(nn.Module):
         state = self.from_state(self.dropout(user)).index_select(0, candidates.rows)
         items = self.from_item(self.dropout(self.items(candidates.values)))
         hidden = torch.relu(self._normalise(state + items))
-        return torch.sigmoid(self.rate(hidden)[:, 0]) * self.stars
+        share = torch.sigmoid(self.rate(hidden)[:, 0])
+        return self.lowest + share * (self.stars - self.lowest)
 
     def _normalise(self, hidden: Tensor) -> Tensor:
         """(N, H) batch norm over the last axis, for any N, 0 too."""
@@ -141,7 +164,7 @@ class Mlink(nn.Module):
         target = torch.where(hidden_target, UNKNOWN, target)
         state = self.encode(Ragged.of(history), batch["ratings"])
         stars = self.score(state, Ragged.of(target)).view_as(target)
-        return (((stars - batch["rating"]) / self.stars) ** 2).mean()
+        return (((stars - batch["rating"]) / (self.stars - self.lowest)) ** 2).mean()
 
 
 def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
@@ -175,6 +198,11 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
         ),
         "mlink_scorer": candidate_scorer("mlink", user),
     }
+
+
+def _scale(net: Mlink) -> float:
+    """How much wider than five stars the ratings are."""
+    return max(1.0, float(net.stars - net.lowest) / 5)
 
 
 def _inputs(dataset: Dataset, config: MlinkConfig, targets: Indices) -> Batch:
@@ -284,5 +312,6 @@ MODEL = Model(
     mode="min",
     headline=("rmse", "mae", "unseen_rmse"),
     baseline="user and item bias",
+    scale=_scale,
     presets={"source": {"learning_rate": 1e-3, "lr_decay": 1.0, "batch_size": 16}},
 )

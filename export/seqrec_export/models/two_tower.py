@@ -323,5 +323,6 @@ MODEL = Model(
     monitor="recall@12",
     headline=("recall@12", "recall@100", "map@12"),
     baseline="recent popularity",
+    ranks_new_items=True,
     presets={"source": {"temperature": 1.0, "batch_size": 64}},
 )
