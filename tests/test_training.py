@@ -199,7 +199,7 @@ def test_a_training_that_dies_after_its_last_epoch_resumes_with_the_same_end(
 
     dying = replace(MODELS["sasrec"], evaluate=evaluate)
     path = tmp_path / "died"
-    with pytest.raises(MemoryError):
+    with pytest.raises(SeqrecError, match="not enough memory"):
         train(dying, log, config, path, progress=False)
     last = tmp_path / ".died.training" / "checkpoints" / "last"
     checkpoint = PlainCheckpoints().load_checkpoint(last)

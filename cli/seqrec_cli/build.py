@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqrec_cli import options
 from seqrec_cli.console import print_json, print_table
+from seqrec_export.reachable import require_reachable
 
 if TYPE_CHECKING:
     from seqrec_cli.export import Outcome
@@ -41,9 +42,11 @@ def build(
 
     Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`
     """
-    from seqrec_cli.train import read_log, require_tracking
+    from seqrec_cli.train import read_log
     from seqrec_export.published import require_place
 
+    if mlflow:
+        require_reachable(mlflow)
     plan = options.make_plan(
         config=config,
         data=data,
@@ -58,8 +61,6 @@ def build(
         settings=settings,
         synthetic={"users": users, "items": items, "events": events},
     )
-    if mlflow:
-        require_tracking(mlflow)
     require_place(plan.repository)
     outcomes = build_all(
         plan, read_log(plan), keep=keep, resume=resume, retrain=retrain, mlflow=mlflow

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from seqrec_cli import options
 from seqrec_cli.console import figures, note, print_json, print_table
 from seqrec_export.errors import SeqrecError
+from seqrec_export.reachable import require_reachable
 
 if TYPE_CHECKING:
     from seqrec_export.interactions import Interactions
@@ -37,6 +38,8 @@ def train(
 
     Example: `seqrec-export train --model sasrec --data movielens:ml-1m/ratings.dat --set dim=64`
     """
+    if mlflow:
+        require_reachable(mlflow)
     plan = options.make_plan(
         config=config,
         data=data,
@@ -48,8 +51,6 @@ def train(
         settings=settings,
         synthetic={"users": users, "items": items, "events": events},
     )
-    if mlflow:
-        require_tracking(mlflow)
     interactions = read_log(plan)
     require_all(plan, interactions)
     finished = [
@@ -60,13 +61,6 @@ def train(
         print_json({run.model.name: dict(run.metrics) for run in finished})
     else:
         print_table("Test metrics", METRIC_COLUMNS, [metric_row(run) for run in finished])
-
-
-def require_tracking(uri: str) -> None:
-    """Raise SeqrecError if the tracking server is not there, before a log is read for long."""
-    from seqrec_export.tracking import require_reachable
-
-    require_reachable(uri)
 
 
 METRIC_COLUMNS = ("model", "held-out test", "targets", "baseline", "", "epochs", "training")

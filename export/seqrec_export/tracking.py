@@ -7,7 +7,6 @@ meanwhile is said once and left alone.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 import time
@@ -16,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from tensorboardX.proto.event_pb2 import Event
@@ -24,10 +22,10 @@ from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
 from seqrec_export.errors import SeqrecError
+from seqrec_export.reachable import require_reachable
 
 EXPERIMENT = "seqrec-export"
 TENSORBOARD_FOLDER = "tensorboard"
-_CONNECT_SECONDS = 5.0
 # MLflow's client would ask a server that is gone for minutes, at every epoch again.
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -107,33 +105,6 @@ class _MLflow(MLFlowLogger):
                 f"MLflow at {self._tracking_uri} answers no longer ({_in_a_line(error)}); training "
                 "goes on and is not logged there any more"
             )
-
-
-def require_reachable(uri: str) -> None:
-    """Raise SeqrecError if nobody listens at the http or https address of a tracking server."""
-    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
-        raise SeqrecError(f"--mlflow {uri} has no scheme; write http://{uri}")
-    address = urlsplit(uri)
-    if address.scheme not in {"http", "https"}:
-        return  # a file, a database, or what a plug-in of MLflow knows
-    try:
-        port = address.port or {"http": 80, "https": 443}[address.scheme]
-        if not address.hostname:
-            raise ValueError("no host is named")
-        if _by_proxy(address.hostname):
-            return
-        socket.create_connection((address.hostname, port), _CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise SeqrecError(
-            f"MLflow at {uri}: {getattr(error, 'strerror', None) or error}; start it, or train "
-            "without --mlflow"
-        ) from error
-
-
-def _by_proxy(host: str) -> bool:
-    from urllib.request import getproxies, proxy_bypass
-
-    return bool({"http", "https", "all"} & getproxies().keys()) and not proxy_bypass(host)
 
 
 def loggers(model: str, config: Any, folder: Path, mlflow: str | None = None) -> list[Logger]:

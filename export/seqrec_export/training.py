@@ -72,9 +72,10 @@ def enough_memory() -> Iterator[None]:
         words = ("allocate memory", "out of memory", "Storage size calculation overflowed")
         if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
             raise
+        said = str(error).partition("\n")[0][:200] or "none is left"  # Python's own says nothing
         raise SeqrecError(
-            f"there is not enough memory: {str(error).splitlines()[0][:200]}; lower batch_size, "
-            "max_length or the sizes of the network"
+            f"there is not enough memory: {said}; lower batch_size, max_length or the sizes of the "
+            "network"
         ) from error
 
 
