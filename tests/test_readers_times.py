@@ -225,6 +225,10 @@ def test_most_events_at_a_time_shared_with_another_are_noted(tmp_path):
     assert "newest first" in note
     (note,) = (note for note in log_of(tmp_path, days[::-1]).notes if "order of the file" in note)
     assert "newest first" not in note
+    lines = [f"{user},i{row},{day}\n" for user in "abc" for row, day in enumerate(days)]
+    write(tmp_path / "log.csv", "user,item,time\n" + "".join(lines))
+    (note,) = (n for n in read(f"table:{tmp_path / 'log.csv'}").notes if "order of the file" in n)
+    assert "newest first" in note
     apart = [f"2020-09-{day:02d}" for day in range(1, 30)]
     assert not any("order of the file" in n for n in log_of(tmp_path, apart + apart[:1]).notes)
 

@@ -134,8 +134,7 @@ def event_notes(
             "time) and were kept."
         )
     if not ordered and tied > _TIES_NOTED * len(users):
-        falls = int((times[1:] < times[:-1]).sum())
-        backwards = falls > 2 * int((times[1:] > times[:-1]).sum())
+        backwards = _newest_first(users, times)
         notes.append(
             f"{tied:,} of {len(users):,} events have the same time as another event before them of "
             "the same user: the order of the file decides, first line first."
@@ -146,6 +145,15 @@ def event_notes(
     if single := int((counts == 1).sum()):
         notes.append(f"{single:,} of {int((counts > 0).sum()):,} users have a single event.")
     return tuple(notes)
+
+
+def _newest_first(users: NDArray[np.int32], times: NDArray[np.int64]) -> bool:
+    """Whether times fall from line to line: those of one user, if these stand together."""
+    falls, rises = times[1:] < times[:-1], times[1:] > times[:-1]
+    same = users[1:] == users[:-1]
+    if ((falls | rises) & same).any():
+        falls, rises = falls & same, rises & same
+    return int(falls.sum()) > 2 * int(rises.sum())
 
 
 def count_repeats(
