@@ -47,13 +47,16 @@ def read(spec: str, columns: Mapping[str, str] | None = None) -> Interactions:
         takers = ", ".join(other.name for other in READERS.values() if other.takes_columns)
         raise SeqrecError(f"{name} knows its columns; a column mapping is for {takers}")
     try:
-        return reader.read(rest, columns or {})
+        log = reader.read(rest, columns or {})
     # What a disk, a file's encoding or Arrow objects to, if no reader has a better word for it.
     except (OSError, UnicodeError, pa.ArrowException) as error:
         said = " ".join(str(error).split())
         raise SeqrecError(
             f"{spec} cannot be read: {said}; convert or fetch the file again"
         ) from error
+    # Arrow keeps the file's columns for a while, which the histories' arrays would come on top of.
+    pa.default_memory_pool().release_unused()
+    return log
 
 
 def _path(text: str) -> Path:
