@@ -2,10 +2,12 @@
 
     python bench/mixed_lengths.py REPOSITORY REPOSITORY ... [--model NAME ...]
                                   [--concurrency 32] [--longest 100] [--rounds 5] [--seconds 4]
+                                  [--url ADDRESS ...]
 
 For two versions of a model, or two ways to send the same request. Each repository has a Triton of
-its own, and the others are idle while one is measured; they take turns, `--rounds` times. Shown are
-medians, and how many rows a run of the model had on average, by the server's own count.
+its own, or the one that `--url` names in the same order (NVIDIA's container, say), and the others are
+idle while one is measured; they take turns, `--rounds` times. Shown are medians, and how many rows
+a run of the model had on average, by the server's own count.
 
 Each request has one user, and a history of 0 to `--longest` ids; every fifth is empty. The layout
 of what goes with it is read from the repository's `contract.json`: a list of numbers of any length
@@ -90,16 +92,18 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="a measurement")
+    parser.add_argument("--url", action="append", help="gRPC address of one that runs already")
     parser.add_argument("--perf-analyzer", type=Path)
     options = parser.parse_args()
+    if options.url and len(options.url) != len(options.repositories):
+        parser.error("give --url once for each repository, or not at all")
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         load_generator = PerfAnalyzer(options.perf_analyzer, Path(temporary))
-        urls = {
-            repository: stack.enter_context(
-                server.start(repository, grpc_port=0, metrics_port=0)
-            ).grpc_url
-            for repository in options.repositories
-        }
+        urls = dict(zip(options.repositories, options.url or [], strict=False))
+        for repository in options.repositories:
+            if not options.url:
+                running = server.start(repository, grpc_port=0, metrics_port=0)
+                urls[repository] = stack.enter_context(running).grpc_url
         print(
             f"{options.concurrency} callers, histories of 0 to {options.longest} ids, "
             f"{os.cpu_count()} cores"
