@@ -5,7 +5,7 @@
                                   [--url ADDRESS ...]
 
 For two versions of a model, or two ways to send the same request. Each repository has a Triton of
-its own, or the one that `--url` names in the same order (in NVIDIA's container, say); the others are
+its own, or the one that `--url` names in the same order (NVIDIA's container); the others are
 idle while one is measured; they take turns, `--rounds` times. Shown are medians, and how many rows
 a run of the model had on average, by the server's own count.
 
