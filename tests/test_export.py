@@ -281,7 +281,7 @@ def test_an_export_is_made_again_only_when_weights_or_top_k_change(
     assert export_run(same.run, TOP_K - 1).fresh
     assert same.model_file("caser").stat().st_mtime_ns != before
     assert copy(caser, tmp_path / "other", nudge).fresh
-    with pytest.raises(SeqrecError, match="top-k"):
+    with pytest.raises(SeqrecError, match="top_k is 0; give"):
         export_run(caser.run, 0)
 
 

@@ -252,7 +252,7 @@ def test_the_models_own_settings_come_first_and_a_plain_default_keeps_the_meanin
         ('preset = "nosuch"', "has no preset 'nosuch'"),
         ("columns = 5", "columns is 5; columns is a table of texts"),
         ("[columns]\nuser = 5", "columns is {'user': 5}"),
-        ('columns = "user"', "--columns user: write it as"),
+        ('columns = "user"', "--columns 'user': write it as"),
         ("settings = 3", "settings is 3; settings is a table of tables"),
         ("[settings]\ndim = 64", "settings has dim = 64; settings is a table of tables"),
         ("[[settings]]\ndim = 64", "settings is [{'dim': 64}]"),
