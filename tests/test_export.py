@@ -58,13 +58,16 @@ def tensors(infos: object) -> dict[str, tuple[int, list[str | int]]]:
 @over()
 def test_axes_are_symbolic_by_name_and_ids_are_strings(served: Served) -> None:
     graph = model(served).graph
-    for infos, specs in ((graph.input, served.inputs), (graph.output, served.outputs)):
-        found = tensors(infos)
+    for kind in ("input", "output"):
+        specs = served.inputs if kind == "input" else served.outputs
+        found = tensors(getattr(graph, kind))
         lists = [name for name, spec in specs.items() if spec.ragged]
-        shapes = {f"{name}_shape" for name in lists if name in served.inputs}
-        assert found.keys() == specs.keys() | shapes
-        for name in shapes:
-            assert found[name] == (TensorProto.INT32, ["batch", 1])
+        of_rows = {}
+        if lists and kind == "input":
+            of_rows = {f"{name}_shape": (TensorProto.INT32, ["batch", 1]) for name in specs}
+            of_rows[f"{lists[0]}_lengths"] = (TensorProto.INT32, ["rows"])
+        assert found.keys() == specs.keys() | of_rows.keys()
+        assert {name: found[name] for name in of_rows} == of_rows
         for name, spec in specs.items():
             elem_type, axes = found[name]
             # A list lies flat, the rows of the batch one behind the other.
@@ -156,16 +159,18 @@ def test_triton_is_told_how_to_join_lists_and_to_take_scores_apart(
     proto, config, _ = published(repository, served.graph.name)
     lists = {name for name, spec in served.inputs.items() if spec.ragged}
     assert {entry.name for entry in config.input if entry.allow_ragged_batch} == lists
+    kinds = model_config_pb2.BatchInput
+    axes = {kinds.BATCH_ITEM_SHAPE: ["batch", 1], kinds.BATCH_ITEM_SHAPE_FLATTEN: ["rows"]}
     made_by_triton = {}
     for entry in config.batch_input:
-        assert entry.kind == model_config_pb2.BatchInput.BATCH_ITEM_SHAPE
         (made,), (source,) = entry.target_name, entry.source_input
-        made_by_triton[made] = source
-        assert (entry.data_type, ["batch", 1]) == (
-            model_config_pb2.TYPE_INT32,
-            tensors(proto.graph.input)[made][1],
-        )
-    assert set(made_by_triton.values()) == lists  # each list has its own
+        made_by_triton[made] = (source, entry.kind)
+        assert entry.data_type == model_config_pb2.TYPE_INT32
+        assert tensors(proto.graph.input)[made][1] == axes[entry.kind]
+    each = {(name, kinds.BATCH_ITEM_SHAPE) for name in served.inputs if lists}
+    flat = {(name, kind) for name, kind in made_by_triton.values()} - each
+    assert len(made_by_triton) == len(each) + len(flat)
+    assert [kind for _, kind in flat] == [kinds.BATCH_ITEM_SHAPE_FLATTEN][: len(lists)]
     assert served.inputs.keys() | made_by_triton.keys() == {i.name for i in proto.graph.input}
     scattered = {e.target_name[0]: e.source_input[0] for e in config.batch_output}
     assert scattered == {n: "candidate_ids" for n, spec in served.outputs.items() if spec.ragged}

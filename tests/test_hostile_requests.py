@@ -9,7 +9,7 @@ import pytest
 from fuzz_requests import sized
 from hostile import ROWS, change_strings, lists, more_rows, no_rows, overflowing
 from processes import descendants
-from served import EMBEDDED, GRAPHS, Served, assert_same, over
+from served import EMBEDDED, GRAPHS, NATIVE_LIKE, Served, assert_same, over
 from strangers import ask_alone, ask_together, requests, wrong
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 from wire import message, read_answer, read_request
@@ -52,6 +52,21 @@ def test_values_of_no_rows_reach_nobody(triton: Server, infer: Any, served: Serv
         assert isinstance(error, grpc.RpcError)
         assert error.code() == INVALID
         assert "has no rows" in error.details()
+
+
+@pytest.mark.parametrize("triton", [NATIVE_LIKE], indirect=True)
+@pytest.mark.parametrize("served", WITH_LISTS, indirect=True)
+def test_where_values_of_no_rows_do_harm_they_do_not_do_it_in_silence(
+    triton: Server, infer: Any, served: Served
+) -> None:
+    """The native backend gives rows the values and lengths of others then; see row_checks.py."""
+    good = list(requests(served, 90, seed=0))
+    expected = ask_alone(infer, good)
+    bad = no_rows(served, np.random.default_rng(0), length=1)
+    mixed = [r for i in range(0, 90, 3) for r in (*good[i : i + 3], bad)]
+    answers = ask_together(infer, mixed)
+    faults = wrong([a for i, a in enumerate(answers) if i % 4 != 3], expected)
+    assert all(": INTERNAL " in fault for fault in faults), faults
 
 
 @embedded

@@ -279,7 +279,7 @@ def ragged_flag_dropped(path: Path) -> None:
 
 def row_shapes_of_another_list(path: Path) -> None:
     edit_config(
-        path, lambda config: config.batch_input[1].source_input.__setitem__(0, "history_item_ids")
+        path, lambda config: config.batch_input[2].source_input.__setitem__(0, "history_item_ids")
     )
 
 

@@ -109,15 +109,26 @@ class Graph:
         return self.int8_search(net)
 
     @property
-    def onnx_inputs(self) -> tuple[Spec, ...]:
-        """The inputs of the ONNX file: beside each flat list the shape of its rows.
+    def lists(self) -> tuple[Spec, ...]:
+        """The inputs of any length."""
+        return tuple(spec for spec in self.inputs if spec.ragged)
 
-        Triton makes that one up from the requests (`batch_input`); callers do not know of it.
+    def of_rows(self, spec: Spec) -> tuple[Spec, ...]:
+        """What Triton tells the ONNX file of the rows of an input (`batch_input`).
+
+        It makes this up from the requests; callers do not know of it.
         """
+        if not self.lists:
+            return ()
+        return (row_shape(spec), row_lengths(spec))[: 1 + (spec == self.lists[0])]
+
+    @property
+    def onnx_inputs(self) -> tuple[Spec, ...]:
+        """The inputs of the ONNX file: behind each what Triton tells of its rows."""
         return tuple(
             tensor
             for spec in self.inputs
-            for tensor in ((flat(spec), row_shape(spec)) if spec.ragged else (spec,))
+            for tensor in (flat(spec) if spec.ragged else spec, *self.of_rows(spec))
         )
 
     @property
@@ -136,9 +147,15 @@ def flat(spec: Spec) -> Spec:
 
 
 def row_shape(spec: Spec) -> Spec:
-    """The tensor that tells how long each row of a ragged one is."""
+    """The tensor that tells how long each row of an input is."""
     meaning = f"the length of each row of {spec.name}"
     return Spec(name=f"{spec.name}_shape", dtype="int32", shape=("batch", 1), meaning=meaning)
+
+
+def row_lengths(spec: Spec) -> Spec:
+    """The same lengths, but of nothing that is no row; see row_checks.py."""
+    meaning = f"the length of each row of {spec.name}, and of nothing that is no row"
+    return Spec(name=f"{spec.name}_lengths", dtype="int32", shape=("rows",), meaning=meaning)
 
 
 Batch = dict[str, Tensor]

@@ -24,6 +24,7 @@ from torch._dynamo.exc import UserError
 from seqrec_export.errors import SeqrecError
 from seqrec_export.graph import Axis, Graph, Spec, flat, row_shape
 from seqrec_export.ragged import Ragged
+from seqrec_export.row_checks import add_row_checks
 from seqrec_export.string_lookup import add_lookups
 from seqrec_export.vocabulary import Vocabulary
 
@@ -116,6 +117,7 @@ def export_graph(
     for spec in graph.inputs:
         if spec.ragged:
             _make_steps(model.graph, spec)
+    add_row_checks(model.graph, graph)
     add_lookups(model, graph, vocabularies)
     _remove_unused(model.graph)
     _declare_axes(model.graph, graph)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as bindings
 
-from seqrec_export.graph import Graph, row_shape
+from seqrec_export.graph import Graph
 from seqrec_export.raw_requests import Request
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -43,19 +43,17 @@ def cuda_session(path: Path, *, tf32: bool = False) -> onnxruntime.InferenceSess
 
 
 def feeds(graph: Graph, request: Request) -> Request:
-    """A request as the ONNX file takes it: lists flat, and the shape of each row beside them.
+    """A request as the ONNX file takes it: lists flat, and behind each input its rows' lengths.
 
     Triton does the same to a batch of requests.
     """
     tensors: Request = {}
     for spec in graph.inputs:
         values = request[spec.name]
-        if spec.ragged:
-            batch, length = values.shape
-            tensors[spec.name] = values.reshape(-1)
-            tensors[row_shape(spec).name] = np.full((batch, 1), length, np.int32)
-        else:
-            tensors[spec.name] = values
+        tensors[spec.name] = values.reshape(-1) if spec.ragged else values
+        lengths = np.full((len(values), 1), values.shape[1], np.int32)
+        for tensor in graph.of_rows(spec):
+            tensors[tensor.name] = lengths if len(tensor.shape) == 2 else lengths[:, 0]
     return tensors
 
 

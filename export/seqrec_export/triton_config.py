@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from seqrec_export.graph import Axis, Graph, Spec, row_shape
+from seqrec_export.graph import Axis, Graph, Spec
 
 CONFIG_FILE = "config.pbtxt"
 CONTRACT_FILE = "contract.json"
@@ -22,6 +22,10 @@ _CONFIG_DTYPES = {
     "string": model_config_pb2.TYPE_STRING,
     "float32": model_config_pb2.TYPE_FP32,
     "int32": model_config_pb2.TYPE_INT32,
+}
+_ROWS = {  # by how many axes the tensor has
+    1: model_config_pb2.BatchInput.BATCH_ITEM_SHAPE_FLATTEN,
+    2: model_config_pb2.BatchInput.BATCH_ITEM_SHAPE,
 }
 _UNKNOWN_VALUES: dict[str, Any] = {"string": "", "float32": "NaN", "int32": 0}
 
@@ -38,13 +42,12 @@ def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
             dims=_dims(spec.shape),
             allow_ragged_batch=spec.ragged,
         )
-        if spec.ragged:
-            # One for each list, so that one malformed request cannot shift its neighbours' data.
-            shape = row_shape(spec)
+        # For each input, so that one malformed request cannot shift its neighbours' data.
+        for tensor in graph.of_rows(spec):
             config.batch_input.add(
-                kind=model_config_pb2.BatchInput.BATCH_ITEM_SHAPE,
-                target_name=[shape.name],
-                data_type=_CONFIG_DTYPES[shape.dtype],
+                kind=_ROWS[len(tensor.shape)],
+                target_name=[tensor.name],
+                data_type=_CONFIG_DTYPES[tensor.dtype],
                 source_input=[spec.name],
             )
         if spec.aligned_with:

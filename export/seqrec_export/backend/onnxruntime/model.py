@@ -43,6 +43,7 @@ MOST_FRAMED = 100_000  # about 20 MB
 # Stands for a string that is not UTF-8, which ONNX Runtime takes from C but not from Python. It is
 # unknown to every graph: a string that was sent ends before its first NUL.
 NOT_UTF8 = "\0 not UTF-8"
+ROW_SHAPES = {"BATCH_ITEM_SHAPE": False, "BATCH_ITEM_SHAPE_FLATTEN": True}  # -> whether flat
 BATCH_INPUT_TYPES = {"TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
 
 # After a batch of more than this, memory is given back: neither ONNX Runtime's arena nor the C
@@ -54,13 +55,22 @@ SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 @dataclass(frozen=True)
+class RowShapes:
+    """What Triton tells a file of the rows of an input."""
+
+    source: str
+    dtype: np.dtype[Any]
+    flat: bool  # one row's sizes behind the other's
+
+
+@dataclass(frozen=True)
 class Layout:
     """How a configuration lays out the tensors of a batch of requests."""
 
     batched: bool
     ranks: Mapping[str, int]  # input -> how many axes it has in a request
     ragged: frozenset[str]  # inputs that lie flat, the requests one behind the other
-    row_shapes: Mapping[str, tuple[str, type[np.generic]]]  # input -> whose row shapes
+    row_shapes: Mapping[str, RowShapes]  # inputs of the file that hold them, of each row
     scattered: Mapping[str, str]  # outputs that lie flat too -> the input with a value for each
 
     @classmethod
@@ -68,10 +78,14 @@ class Layout:
         """Read a configuration; raises ValueError at what this backend does not do."""
         row_shapes, scattered = {}, {}
         for entry in config.get("batch_input", []):
-            if entry["kind"] != "BATCH_ITEM_SHAPE":
+            if entry["kind"] not in ROW_SHAPES:
                 raise ValueError(f"batch_input of the kind {entry['kind']} is not supported")
             for name in entry["target_name"]:
-                row_shapes[name] = (entry["source_input"][0], BATCH_INPUT_TYPES[entry["data_type"]])
+                row_shapes[name] = RowShapes(
+                    entry["source_input"][0],
+                    np.dtype(BATCH_INPUT_TYPES[entry["data_type"]]),
+                    ROW_SHAPES[entry["kind"]],
+                )
         for entry in config.get("batch_output", []):
             (name,), (source,) = entry["target_name"], entry["source_input"]
             scattered[name] = source
@@ -92,15 +106,22 @@ class Layout:
 
     def join(self, inputs: Sequence[Feeds]) -> Feeds:
         """Requests -> what the file takes: rows stacked, ragged ones flat with their row shapes."""
-        feeds = {name: self.gather(name, [each[name] for each in inputs]) for name in inputs[0]}
-        for target, (name, dtype) in self.row_shapes.items():
-            shapes = [request[name].shape for request in inputs]
-            items = np.array([shape[1:] for shape in shapes], dtype)
-            feeds[target] = items.repeat([shape[0] for shape in shapes], axis=0)
+        rows = sum(len(next(iter(each.values()))) for each in inputs)
+        feeds = {
+            name: self.gather(name, [each[name] for each in inputs], rows) for name in inputs[0]
+        }
+        for target, shapes in self.row_shapes.items():
+            sizes = self.sizes([request[shapes.source].shape for request in inputs], shapes)
+            feeds[target] = sizes.reshape(-1) if shapes.flat else sizes
         return feeds
 
-    def gather(self, name: str, arrays: Sequence[Array]) -> Array:
-        """One input of all requests."""
+    def sizes(self, shapes: Sequence[tuple[int, ...]], rows: RowShapes) -> Array:
+        """The sizes of each row of one input, of all requests."""
+        items = np.array([shape[1:] for shape in shapes], rows.dtype)
+        return items.repeat([shape[0] for shape in shapes], axis=0)
+
+    def gather(self, name: str, arrays: Sequence[Array], rows: int) -> Array:
+        """One input of all requests, of so many rows."""
         if name in self.ragged:
             arrays = [array.reshape(-1) for array in arrays]
         return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
@@ -208,8 +229,9 @@ def check(config: Mapping[str, Any], layout: Layout, session: ort.InferenceSessi
     inputs = {entry["name"]: entry for entry in config["input"]}
     for entry in config.get("batch_input", []):
         source = inputs[entry["source_input"][0]]
+        dims = [] if ROW_SHAPES[entry["kind"]] else [len(source["dims"])]
         for name in entry["target_name"]:
-            inputs[name] = {"data_type": entry["data_type"], "dims": [len(source["dims"])]}
+            inputs[name] = {"data_type": entry["data_type"], "dims": dims}
     outputs = {entry["name"]: entry for entry in config["output"]}
     ends = (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs()))
     for kind, declared, tensors in ends:
