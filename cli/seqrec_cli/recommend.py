@@ -15,6 +15,8 @@ from seqrec_export.errors import SeqrecError
 if TYPE_CHECKING:
     from seqrec_export.client import Signature
 
+_SHOWN = 10  # items, if nobody asks for more
+
 
 def recommend(
     model: Annotated[str, typer.Option("--model", "-m", help="Model to ask.")] = "sasrec",
@@ -41,7 +43,7 @@ def recommend(
     candidates: Annotated[
         list[str] | None, typer.Option(help="Item ids to score instead of the catalogue.")
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Items to print.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Items to print.")] = _SHOWN,
     titles: Annotated[
         Path | None, typer.Option(help="movies.dat, u.item, movies.csv or articles, for titles.")
     ] = None,
@@ -80,7 +82,7 @@ def recommend(
         (result,) = client.call(model, [request])
     ids: Any = result.get("item_ids", request.get("candidate_ids"))
     ranked = sorted(zip(ids, _floats(result["scores"]), strict=True), key=lambda pair: -pair[1])
-    if "item_ids" in result and top_k > len(ids):
+    if "item_ids" in result and top_k > max(len(ids), _SHOWN):
         note(f"{model} gives {len(ids)} items, as it was exported; --top-k asks for {top_k}")
     ranked = [pair for pair in ranked if pair[0]][:top_k]
     names = _titles(titles)
