@@ -47,6 +47,7 @@ VERIFIED_FILES = (MODEL_FILE, DATA_FILE, CONFIG_FILE, CONTRACT_FILE)
 _SOURCES = (
     "layers.py",
     "ragged.py",
+    "row_checks.py",
     "graph.py",
     "item_search.py",
     "retrieval.py",
