@@ -211,7 +211,7 @@ def test_a_damaged_contract_is_named_and_what_was_written_stays(
     write_clients(some, out, ["go"])
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     (some / "caser" / "contract.json").write_text(damage)
-    with pytest.raises(SeqrecError, match=r"contract\.json is not a contract"):
+    with pytest.raises(SeqrecError, match=r"contract\.json is damaged"):
         write_clients(some, out, ["go"])
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert not stray(tmp_path)

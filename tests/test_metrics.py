@@ -212,7 +212,7 @@ def test_purchases_of_items_that_training_never_saw_are_counted_apart(
     features = pd.DataFrame({"group": [""] * len(log.item_ids)}, dtype=object)
     times = np.array([1, 2, 3, 4, 9, 9] * 2)
     log = replace(log, item_features=features, times=times)
-    dataset = prepare(log, "time", held_out_from=(9, 9))
+    dataset = prepare(log, "time", held_out_from=(9, 9), new_items=True)
     first = {"new": 5.0, "b": 4.0, "a": 3.0, "c": 2.0, "newer": 1.0}
     row = torch.tensor([0.0, 0.0, *(first[item] for item in dataset.items.ids)])
     got = basket_metrics(lambda p: row.repeat(len(p), 1), dataset, dataset.test, (1, 5))

@@ -274,11 +274,11 @@ def test_concurrent_requests_each_get_their_own_answer(server: Server, client: C
 
 def test_the_client_names_what_is_wrong(client: Client) -> None:
     refusals = {
-        r"takes no 'txt'; it takes \['text'\]": ("echo", {"txt": "a"}),
-        r"row 0, 'text': takes str values, found 17": ("echo", {"text": ["a", 17]}),
-        r"row 0, 'text': .*surrogates": ("echo", {"text": "\ud800"}),
+        "takes no 'txt'; it takes text": ("echo", {"txt": "a"}),
+        r"row 0, 'text': takes strings, found 17": ("echo", {"text": ["a", 17]}),
+        r"row 0, 'text': takes text that has UTF-8": ("echo", {"text": "\ud800"}),
         r"row 0, 'month': takes 1 values, found 2": ("features", {"month": [1, 2]}),
-        r"row 0, 'month': takes Integral values, found 1\.5": ("features", {"month": 1.5}),
+        r"row 0, 'month': takes whole numbers, found 1\.5": ("features", {"month": 1.5}),
         r"row 0, 'month': INT32 goes to 2147483647": ("features", {"month": 2**31}),
         r"no_such_model at 127\.0\.0\.1:\d+: .*unknown model": ("no_such_model", {}),
         r"pick at 127\.0\.0\.1:\d+: .*out of data bounds": ("pick", {"index": 3}),
@@ -286,7 +286,7 @@ def test_the_client_names_what_is_wrong(client: Client) -> None:
     for message, (model, row) in refusals.items():
         with pytest.raises(SeqrecError, match=message):
             client.call(model, [row])
-    with pytest.raises(SeqrecError, match="echo gives no 'item_ids'; it gives"):
+    with pytest.raises(SeqrecError, match=r"echo gives same: recommend\(\) is not for it"):
         client.recommend("echo", [{}])
 
 

@@ -89,7 +89,9 @@ def require_place(repository: Path) -> None:
     if not place.is_dir():
         raise SeqrecError(f"{place} is not a folder; give another one with --repository")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        why = errno.EROFS if read_only else errno.EACCES
+        raise OSError(why, os.strerror(why), str(place))
 
 
 @contextmanager

@@ -14,10 +14,9 @@ It is read as a whole or refused with the file that is wrong, and one process at
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +138,10 @@ def load(path: Path) -> Run:
 def require_still(run: Run) -> None:
     """Raise SeqrecError if another run lies at the path of this one by now."""
     description = _description(run.path)
-    now = {name: description[name] for name in ("model", "config", "seed", "fingerprint")}
-    read = {"config": json.loads(json.dumps(asdict(run.config))), "model": run.model.name}
-    if now != read | {"seed": run.seed, "fingerprint": run.fingerprint}:
+    # By the settings as they are read: a run of an older version lacks those that are new.
+    model, config = _model(run.path, description)
+    now = (model.name, config, description["seed"], description["fingerprint"])
+    if now != (run.model.name, run.config, run.seed, run.fingerprint):
         raise SeqrecError(f"{run.path} was trained anew by another process; repeat the command")
 
 
