@@ -10,12 +10,12 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from seqrec_export.client import ALIGNED_WITH
 from seqrec_export.graph import Axis, Graph, Spec
 
 CONFIG_FILE = "config.pbtxt"
 CONTRACT_FILE = "contract.json"
 MAX_BATCH_SIZE = 64
-ALIGNED_WITH = "aligned_with."  # and an input's name: the parameter that names its list
 _WARMUP_LENGTH = 50
 TRITON_DTYPES = {"string": "BYTES", "float32": "FP32", "int32": "INT32"}
 _CONFIG_DTYPES = {
