@@ -9,16 +9,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from seqrec_export import metrics
-from seqrec_export.batches import Indices
-from seqrec_export.evaluation import retrieval_metrics
-from seqrec_export.graph import Metrics
-from seqrec_export.histories import Dataset, prepare
-from seqrec_export.interactions import Interactions
-from seqrec_export.models import MODELS
+from seqrec_export.data.batches import Indices
+from seqrec_export.data.histories import Dataset, prepare
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.readers import synthetic, synthetic_shop
+from seqrec_export.data.vocabulary import NUM_RESERVED, UNKNOWN
+from seqrec_export.evaluation import metrics
+from seqrec_export.evaluation.metrics import Metrics
+from seqrec_export.evaluation.ranking import retrieval_metrics
 from seqrec_export.models.gru4att import _candidates, _session_metrics
-from seqrec_export.readers import synthetic, synthetic_shop
-from seqrec_export.vocabulary import NUM_RESERVED, UNKNOWN
+from seqrec_export.models.registry import MODELS
 
 VERSION = "1"  # changes with whatever changes a figure
 

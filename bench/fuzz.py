@@ -27,8 +27,8 @@ from load import Load
 from processes import descendants, resident
 from served import Served
 
-from seqrec_export import server
-from seqrec_export.repository import publish
+from seqrec_export.repository.publish import publish
+from seqrec_export.serving import server
 
 ROUND = 2500
 Graphs = Mapping[str, Served]

@@ -33,21 +33,22 @@ import numpy as np
 import onnxruntime
 import torch
 
-from seqrec_export.cases import Case, draw
+from seqrec_export.contract import Graph
+from seqrec_export.data.histories import Dataset, prepare
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.readers import read
+from seqrec_export.data.vocabulary import PAD
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run
+from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.export.runtime import RUNTIME_ERRORS, cuda_session, feeds, session, why_no_cuda
 from seqrec_export.folders import write_json
-from seqrec_export.graph import Batch, Graph, Model
-from seqrec_export.histories import Dataset, prepare
-from seqrec_export.interactions import Interactions
-from seqrec_export.models import MODELS
-from seqrec_export.readers import read
-from seqrec_export.reference import PyTorch, arguments
-from seqrec_export.run import Run, library_versions, train
-from seqrec_export.runtime import RUNTIME_ERRORS, cuda_session, feeds, session, why_no_cuda
-from seqrec_export.verdict import CPU, CUDA, Verdict
-from seqrec_export.verification import verify
-from seqrec_export.vocabulary import PAD
+from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.train import Run, library_versions, train
+from seqrec_export.verification.cases import Case, draw
+from seqrec_export.verification.gate import verify
+from seqrec_export.verification.reference import PyTorch, arguments
+from seqrec_export.verification.verdict import CPU, CUDA, Verdict
 
 EAGER = "PyTorch eager"
 DEVICES = ("cuda", "cpu")

@@ -24,7 +24,7 @@ import swapping
 from load import Load
 from wire import connect, stub
 
-from seqrec_export.repository import publish
+from seqrec_export.repository.publish import publish
 
 CORRUPT_EVERY = 10  # versions
 

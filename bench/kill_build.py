@@ -24,11 +24,11 @@ from pathlib import Path
 
 from serving_setup import calling, polled, scores, serve, verified_runs
 
-from seqrec_export.exported import find_export
+from seqrec_export.export.exported import find_export
 from seqrec_export.folders import read_json
-from seqrec_export.published import models, published_versions, versions, vouched
-from seqrec_export.repository import publish
-from seqrec_export.run import load
+from seqrec_export.repository.publish import publish
+from seqrec_export.repository.published import models, published_versions, versions, vouched
+from seqrec_export.training.train import load
 
 
 def main() -> None:

@@ -39,13 +39,13 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from seqrec_export.graph import Graph
-from seqrec_export.models import MODELS
-from seqrec_export.onnx_export import export_graph
-from seqrec_export.raw_requests import Request
-from seqrec_export.reference import PyTorch, arguments
-from seqrec_export.runtime import feeds, session
-from seqrec_export.vocabulary import Vocabulary
+from seqrec_export.contract import Graph
+from seqrec_export.data.raw_requests import Request
+from seqrec_export.data.vocabulary import Vocabulary
+from seqrec_export.export.onnx_export import export_graph
+from seqrec_export.export.runtime import feeds, session
+from seqrec_export.models.registry import MODELS
+from seqrec_export.verification.reference import PyTorch, arguments
 
 Call = Callable[[], Any]
 EAGER, ONNX = "eager", "ONNX Runtime"

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 from serving import Figures, PerfAnalyzer, batching
 
-from seqrec_export import server
+from seqrec_export.data.raw_requests import Request
 from seqrec_export.folders import read_json
-from seqrec_export.published import versions
-from seqrec_export.raw_requests import Request
+from seqrec_export.repository.published import versions
+from seqrec_export.serving import server
 
 EMPTY_EVERY = 5
 

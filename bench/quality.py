@@ -33,14 +33,14 @@ from typing import Any
 import baselines
 import torch
 
+from seqrec_export.data.histories import Dataset, prepare
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.readers import read
+from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.folders import read_json, remove, sha256_json, write_json
-from seqrec_export.graph import Metrics
-from seqrec_export.histories import Dataset, prepare
-from seqrec_export.interactions import Interactions
-from seqrec_export.models import MODELS
-from seqrec_export.readers import read
-from seqrec_export.run import library_versions
-from seqrec_export.training import fit
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.fit import fit
+from seqrec_export.training.train import library_versions
 
 Figures = Mapping[str, Metrics]  # by the name of the contender
 

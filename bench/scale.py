@@ -82,8 +82,8 @@ def limit(folder: Path) -> Figures:
 
 
 def histories(folder: Path) -> Figures:
-    from seqrec_export.histories import prepare
-    from seqrec_export.readers import read
+    from seqrec_export.data.histories import prepare
+    from seqrec_export.data.readers import read
 
     clock = Clock()
     log = read(f"hm:{folder}")
@@ -100,9 +100,9 @@ def train(folder: Path, run: Path, count: int) -> Figures:
     from dataclasses import replace
     from itertools import islice
 
-    from seqrec_export.models import MODELS
-    from seqrec_export.readers import read
-    from seqrec_export.run import train
+    from seqrec_export.data.readers import read
+    from seqrec_export.models.registry import MODELS
+    from seqrec_export.training.train import train
 
     model = MODELS["two_tower"]
     marks: list[tuple[float, float, float]] = []  # when a batch was asked for, made, CPU till then
@@ -175,12 +175,12 @@ def products(config: Any) -> float:
 def embed(folder: Path, run_folder: Path) -> Figures:
     import numpy as np
 
-    from seqrec_export.bulk import _write_parquet, embed_users
-    from seqrec_export.exported import export_run
-    from seqrec_export.raw_requests import RawLog
-    from seqrec_export.readers import read
-    from seqrec_export.run import load
-    from seqrec_export.runtime import feeds, session
+    from seqrec_export.data.raw_requests import RawLog
+    from seqrec_export.data.readers import read
+    from seqrec_export.export.embed import _write_parquet, embed_users
+    from seqrec_export.export.exported import export_run
+    from seqrec_export.export.runtime import feeds, session
+    from seqrec_export.training.train import load
 
     clock = Clock()
     run = load(run_folder)

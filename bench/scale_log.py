@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from seqrec_export.readers.synthetic import generate
-from seqrec_export.readers.synthetic_shop import SPAN, START
+from seqrec_export.data.readers.synthetic import generate
+from seqrec_export.data.readers.synthetic_shop import SPAN, START
 
 FULL_ROWS, FULL_CUSTOMERS, FULL_ARTICLES = 31_800_000, 1_362_281, 105_542
 FIRST_DAY, DAYS = np.datetime64("2018-09-20"), 734

@@ -33,15 +33,15 @@ import onnxruntime
 import torch
 import tritonclient.grpc as grpc
 
-from seqrec_export import server
-from seqrec_export.cases import stack
-from seqrec_export.exported import Exported, export_run
-from seqrec_export.raw_requests import Request
-from seqrec_export.reference import PyTorch
-from seqrec_export.repository import publish
-from seqrec_export.run import load
-from seqrec_export.runtime import answer, session
-from seqrec_export.verification import refused, verify
+from seqrec_export.data.raw_requests import Request
+from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.export.runtime import answer, session
+from seqrec_export.repository.publish import publish
+from seqrec_export.serving import server
+from seqrec_export.training.train import load
+from seqrec_export.verification.cases import stack
+from seqrec_export.verification.gate import refused, verify
+from seqrec_export.verification.reference import PyTorch
 
 Figures = dict[str, float]  # requests a second, and latencies in ms
 WHEEL = "tritonclient==2.50.0"

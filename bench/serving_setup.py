@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seqrec_export.client import Client, Row
+from seqrec_export.clients.python import Client, Row
+from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run
-from seqrec_export.models import MODELS
-from seqrec_export.readers.synthetic import generate
-from seqrec_export.run import train
-from seqrec_export.server import start
-from seqrec_export.verification import refused, verify
+from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.models.registry import MODELS
+from seqrec_export.serving.server import start
+from seqrec_export.training.train import train
+from seqrec_export.verification.gate import refused, verify
 
 MODEL = "caser"
 SHOP = generate(users=300, items=200, events=6000, sessions=300, seed=1)

@@ -21,12 +21,12 @@ import numpy as np
 import onnxruntime
 import torch
 
-from seqrec_export import server
-from seqrec_export.models import MODELS
-from seqrec_export.onnx_export import MODEL_FILE, export_graph
-from seqrec_export.runtime import feeds, session
-from seqrec_export.triton_config import CONFIG_FILE, config_text, model_config
-from seqrec_export.vocabulary import Vocabulary
+from seqrec_export.data.vocabulary import Vocabulary
+from seqrec_export.export.onnx_export import MODEL_FILE, export_graph
+from seqrec_export.export.runtime import feeds, session
+from seqrec_export.export.triton_config import CONFIG_FILE, config_text, model_config
+from seqrec_export.models.registry import MODELS
+from seqrec_export.serving import server
 
 REPEATS = 300
 

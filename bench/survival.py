@@ -22,8 +22,8 @@ from pathlib import Path
 
 from serving_setup import MODEL, Calls, Served, calling, scores, serve, verified_runs
 
-from seqrec_export.client import Client
-from seqrec_export.repository import publish
+from seqrec_export.clients.python import Client
+from seqrec_export.repository.publish import publish
 
 
 def main() -> None:

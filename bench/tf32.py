@@ -21,12 +21,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from seqrec_export.cases import cases, draw
-from seqrec_export.exported import export_run
-from seqrec_export.parity import compare
-from seqrec_export.reference import PyTorch
-from seqrec_export.run import load
-from seqrec_export.verification import TF32_FACTOR
+from seqrec_export.export.exported import export_run
+from seqrec_export.training.train import load
+from seqrec_export.verification.cases import cases, draw
+from seqrec_export.verification.gate import TF32_FACTOR
+from seqrec_export.verification.parity import compare
+from seqrec_export.verification.reference import PyTorch
 
 _aten = torch.ops.aten
 PRODUCTS = (_aten.mm, _aten.bmm, _aten.matmul, _aten.linear, _aten.conv1d, _aten.gru)

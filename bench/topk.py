@@ -37,12 +37,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqrec_export import onnx_export
-from seqrec_export.item_search import Catalogue, Search, best_items, exact, int8_search
-from seqrec_export.onnx_export import Traced
-from seqrec_export.ragged import Ragged
-from seqrec_export.runtime import session
-from seqrec_export.vocabulary import NUM_RESERVED
+from seqrec_export.data.vocabulary import NUM_RESERVED
+from seqrec_export.export import onnx_export
+from seqrec_export.export.onnx_export import Traced
+from seqrec_export.export.runtime import session
+from seqrec_export.nn.item_search import Catalogue, Search, best_items, exact, int8_search
+from seqrec_export.nn.ragged import Ragged
 
 try:
     import faiss

@@ -18,11 +18,11 @@ import lightning
 import numpy as np
 import torch
 
-from seqrec_export.graph import Model
-from seqrec_export.histories import Dataset, prepare
-from seqrec_export.models import MODELS
-from seqrec_export.readers import read
-from seqrec_export.training import _Fit, _quieten
+from seqrec_export.data.histories import Dataset, prepare
+from seqrec_export.data.readers import read
+from seqrec_export.models.model import Model
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.fit import _Fit, _quieten
 
 
 def plain_loop(model: Model, dataset: Dataset, config: object, epochs: int) -> float:

@@ -55,9 +55,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqrec_export.histories import Dataset, prepare
-from seqrec_export.readers import read
-from seqrec_export.vocabulary import NUM_RESERVED
+from seqrec_export.data.histories import Dataset, prepare
+from seqrec_export.data.readers import read
+from seqrec_export.data.vocabulary import NUM_RESERVED
 
 FOLDER = Path(__file__).with_name("training_contenders")
 sys.path.insert(0, str(FOLDER))

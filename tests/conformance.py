@@ -41,13 +41,13 @@ from tritonclient.grpc.service_pb2_grpc import (
 )
 from wire import read_request
 
-from seqrec_export.client import ALIGNED_WITH
-from seqrec_export.client_code import LANGUAGES, write_clients
-from seqrec_export.endpoints import Endpoints, ServerTLS
+from seqrec_export.clients.generate import LANGUAGES, write_clients
+from seqrec_export.clients.openapi import GOLDEN_FILE
+from seqrec_export.clients.python import ALIGNED_WITH
 from seqrec_export.folders import read_json
-from seqrec_export.openapi import GOLDEN_FILE
-from seqrec_export.published import models, versions
-from seqrec_export.server import launch, start
+from seqrec_export.repository.published import models, versions
+from seqrec_export.serving.endpoints import Endpoints, ServerTLS
+from seqrec_export.serving.server import launch, start
 
 OK = "ok"
 CASES = {

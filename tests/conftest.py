@@ -13,14 +13,14 @@ from served import EMBEDDED, GRAPHS, NATIVE_LIKE, TOP_K, Served, backend, runnin
 from test_export import copy
 from wire import connect, stub
 
-from seqrec_export.exported import Exported, export_run, find_export
-from seqrec_export.interactions import Interactions
-from seqrec_export.models import MODELS
-from seqrec_export.readers.synthetic import generate
-from seqrec_export.repository import publish
-from seqrec_export.run import load, train
-from seqrec_export.server import Server
-from seqrec_export.verification import refused, verify
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.readers.synthetic import generate
+from seqrec_export.export.exported import Exported, export_run, find_export
+from seqrec_export.models.registry import MODELS
+from seqrec_export.repository.publish import publish
+from seqrec_export.serving.server import Server
+from seqrec_export.training.train import load, train
+from seqrec_export.verification.gate import refused, verify
 
 
 @pytest.fixture(scope="session")

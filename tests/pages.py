@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from seqrec_export.report import ModelReport, write_report
+from seqrec_export.report.page import ModelReport, write_report
 
 VOID = {"meta", "br", "wbr", "hr", "img", "link", "input"}
 BLOCKS = {"p", "ul", "div", "table", "h1", "h2", "h3", "details", "figure", "section"}

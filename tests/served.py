@@ -14,15 +14,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from seqrec_export import server
+from seqrec_export.contract import Graph, Spec
+from seqrec_export.data.vocabulary import Vocabulary
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, find_export
-from seqrec_export.graph import Graph, Spec
-from seqrec_export.models import MODELS
-from seqrec_export.reference import PyTorch
-from seqrec_export.run import load
-from seqrec_export.runtime import answer, session
-from seqrec_export.vocabulary import Vocabulary
+from seqrec_export.export.exported import Exported, find_export
+from seqrec_export.export.runtime import answer, session
+from seqrec_export.models.registry import MODELS
+from seqrec_export.serving import server
+from seqrec_export.training.train import load
+from seqrec_export.verification.reference import PyTorch
 
 torch.set_num_threads(1)  # for tensors this small, threads do little but wait for each other
 

@@ -14,15 +14,15 @@ from served import TOP_K, Served
 from tritonclient.grpc.service_pb2 import ModelReadyRequest, RepositoryModelLoadRequest
 from wire import DEADLINE, message
 
-from seqrec_export.endpoints import Endpoints
-from seqrec_export.exported import Exported, export_run
-from seqrec_export.published import models, versions
-from seqrec_export.repository import publish
-from seqrec_export.run import load
-from seqrec_export.run_folder import write_files
-from seqrec_export.server import launch, start
-from seqrec_export.supervision import Supervisor
-from seqrec_export.verification import refused, verify
+from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.repository.publish import publish
+from seqrec_export.repository.published import models, versions
+from seqrec_export.serving.endpoints import Endpoints
+from seqrec_export.serving.server import launch, start
+from seqrec_export.serving.supervision import Supervisor
+from seqrec_export.training.run import write_files
+from seqrec_export.training.train import load
+from seqrec_export.verification.gate import refused, verify
 
 # Who makes Triton load what was published: Triton itself, which looks every second; whoever calls
 # its gRPC API; or `seqrec-export serve`, which follows the manifest.

@@ -10,11 +10,17 @@ from served import serving
 from typer.testing import CliRunner
 
 from seqrec_cli.main import app
-from seqrec_export.addresses import grpc_address, in_url, is_local, listening_host, reached_at
-from seqrec_export.client import TLS, Client
-from seqrec_export.endpoints import Endpoints
+from seqrec_export.clients.addresses import (
+    grpc_address,
+    in_url,
+    is_local,
+    listening_host,
+    reached_at,
+)
+from seqrec_export.clients.python import TLS, Client
 from seqrec_export.errors import SeqrecError
-from seqrec_export.server import launch
+from seqrec_export.serving.endpoints import Endpoints
+from seqrec_export.serving.server import launch
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from disks import fill, small_disk
 from test_cli import run as command
 
 from seqrec_export import locks
-from seqrec_export.bulk import embed_users, vector_files
+from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported
+from seqrec_export.export.embed import embed_users, vector_files
+from seqrec_export.export.exported import Exported
 from seqrec_export.folders import read_json, write_json
-from seqrec_export.interactions import Interactions
-from seqrec_export.run import Run, load
+from seqrec_export.training.train import Run, load
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import grpc
 import numpy as np
 import pytest
 
-from seqrec_export.client import Client
+from seqrec_export.clients.openapi import write_openapi
+from seqrec_export.clients.packing import align
+from seqrec_export.clients.python import Client
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json
-from seqrec_export.openapi import write_openapi
-from seqrec_export.packing import align
-from seqrec_export.server import Server, find_triton, start
+from seqrec_export.serving.server import Server, find_triton, start
 
 PAGE = (Path(__file__).parents[1] / "docs" / "calling.md").read_text(encoding="utf-8")
 HISTORY = {"name": "history_item_ids", "datatype": "BYTES", "shape": [1, 2], "data": ["a", "b"]}

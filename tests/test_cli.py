@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from seqrec_cli import options
 from seqrec_cli.main import COMMANDS, app
+from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
-from seqrec_export.models import MODELS
-from seqrec_export.readers.synthetic import generate
+from seqrec_export.models.registry import MODELS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 NAMES = [command.__name__ for _, command in COMMANDS]

@@ -14,9 +14,9 @@ from conformance import scripted
 from served import serving
 from tritonclient.utils import triton_to_np_dtype
 
-from seqrec_export.client import Client
+from seqrec_export.clients.packing import Tensor, align, pack
+from seqrec_export.clients.python import Client
 from seqrec_export.errors import SeqrecError
-from seqrec_export.packing import Tensor, align, pack
 
 NAN = float("nan")
 LARGEST = float(np.finfo(np.float32).max)

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from wire import message
 
 from seqrec_cli.main import app
-from seqrec_export.client_code import LANGUAGES, REPLAY_FILE, Field, pascal, write_clients
+from seqrec_export.clients.generate import LANGUAGES, REPLAY_FILE, Field, pascal, write_clients
+from seqrec_export.clients.openapi import OPENAPI_FILE
+from seqrec_export.clients.protocol import CALLS, descriptor_set, proto_text
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json
-from seqrec_export.openapi import OPENAPI_FILE
-from seqrec_export.protocol import CALLS, descriptor_set, proto_text
-from seqrec_export.published import models
+from seqrec_export.repository.published import models
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,15 +11,15 @@ import onnx
 import pytest
 from test_repository import content, leftovers
 
-from seqrec_export import repository
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, find_export
+from seqrec_export.export.exported import Exported, find_export
 from seqrec_export.folders import inside, read_json, sha256_file, write_json
-from seqrec_export.published import models, problems, read_manifest, versions, vouched
-from seqrec_export.repository import describe, publish
-from seqrec_export.rollback import roll_back
-from seqrec_export.run import load
-from seqrec_export.verification import verify
+from seqrec_export.repository import publish as repository
+from seqrec_export.repository.publish import describe, publish
+from seqrec_export.repository.published import models, problems, read_manifest, versions, vouched
+from seqrec_export.repository.rollback import roll_back
+from seqrec_export.training.train import load
+from seqrec_export.verification.gate import verify
 
 GRAPHS = ("caser", "caser_encoder", "caser_scorer")
 # What the interpreter tells a hook about changes of files, beside `open` for writing.

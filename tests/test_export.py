@@ -20,16 +20,16 @@ from served import TOLERANCE, TOP_K, Served, golden_tensors, over
 from tritonclient.grpc import model_config_pb2
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run
+from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.export.onnx_export import export_graph
+from seqrec_export.export.runtime import feeds
+from seqrec_export.export.triton_config import parse_config
 from seqrec_export.folders import read_json
-from seqrec_export.onnx_export import export_graph
-from seqrec_export.ragged import Ragged
-from seqrec_export.repository import publish
-from seqrec_export.run import load
-from seqrec_export.run_folder import write_files
-from seqrec_export.runtime import feeds
-from seqrec_export.triton_config import parse_config
-from seqrec_export.verification import refused, verify
+from seqrec_export.nn.ragged import Ragged
+from seqrec_export.repository.publish import publish
+from seqrec_export.training.run import write_files
+from seqrec_export.training.train import load
+from seqrec_export.verification.gate import refused, verify
 
 ONNX_TYPES = {
     TensorProto.STRING: ("BYTES", model_config_pb2.TYPE_STRING),

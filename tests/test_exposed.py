@@ -21,10 +21,10 @@ from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner
 
 from seqrec_cli.main import app
-from seqrec_export.client import TLS, Client
-from seqrec_export.endpoints import Endpoints, ServerTLS
+from seqrec_export.clients.python import TLS, Client
 from seqrec_export.errors import SeqrecError
-from seqrec_export.server import Server, launch, start
+from seqrec_export.serving.endpoints import Endpoints, ServerTLS
+from seqrec_export.serving.server import Server, launch, start
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pytriton") is None, reason="the nvidia-pytriton wheel is absent"

@@ -25,9 +25,9 @@ from test_supervision import serve
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 from wire import connect, read_answer, stub
 
-from seqrec_export.exported import Exported
-from seqrec_export.repository import publish
-from seqrec_export.server import Server, start
+from seqrec_export.export.exported import Exported
+from seqrec_export.repository.publish import publish
+from seqrec_export.serving.server import Server, start
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pytriton") is None, reason="the nvidia-pytriton wheel is absent"

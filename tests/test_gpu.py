@@ -18,17 +18,17 @@ import pytest
 import torch
 from served import TOP_K, WINDOW, Served, copied, small_config
 
-from seqrec_export import runtime
-from seqrec_export.cases import CLASSES, why_not
-from seqrec_export.exported import Exported, export_run
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.export import runtime
+from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.export.runtime import why_no_cuda
+from seqrec_export.export.string_lookup import ML_DOMAIN
 from seqrec_export.folders import read_json
-from seqrec_export.interactions import Interactions
-from seqrec_export.models import MODELS
-from seqrec_export.run import train
-from seqrec_export.runtime import why_no_cuda
-from seqrec_export.string_lookup import ML_DOMAIN
-from seqrec_export.verdict import CPU, CUDA, CUDA_TF32
-from seqrec_export.verification import refused, verify
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.train import train
+from seqrec_export.verification.cases import CLASSES, why_not
+from seqrec_export.verification.gate import refused, verify
+from seqrec_export.verification.verdict import CPU, CUDA, CUDA_TF32
 
 ROOT = Path(__file__).parents[1]
 SMALL_LOG = ("--users", "60", "--items", "50", "--events", "800")

@@ -14,7 +14,7 @@ from strangers import ask_alone, ask_together, requests, wrong
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 from wire import message, read_answer, read_request
 
-from seqrec_export.server import Server
+from seqrec_export.serving.server import Server
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 WITH_LISTS = [

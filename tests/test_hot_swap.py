@@ -14,8 +14,8 @@ from processes import eventually
 from served import assert_same
 from wire import connect, stub
 
-from seqrec_export.exported import Exported
-from seqrec_export.repository import publish
+from seqrec_export.export.exported import Exported
+from seqrec_export.repository.publish import publish
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pytriton") is None, reason="the nvidia-pytriton wheel is absent"

@@ -17,25 +17,20 @@ from served import LOWEST, TOP_K, Served
 from torch import Tensor, nn
 
 from seqrec_cli import options
-from seqrec_export import layers, onnx_export
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run, find_export
+from seqrec_export.export import onnx_export
+from seqrec_export.export.exported import Exported, export_run, find_export
+from seqrec_export.export.onnx_export import Traced
+from seqrec_export.export.runtime import session
 from seqrec_export.folders import read_json
-from seqrec_export.item_search import (
-    Catalogue,
-    Int8Search,
-    best_items,
-    exact,
-    int8_search,
-)
-from seqrec_export.onnx_export import Traced
-from seqrec_export.parity import compare
-from seqrec_export.ragged import Ragged
-from seqrec_export.repository import publish
-from seqrec_export.run import Run, load
-from seqrec_export.run_folder import write_files
-from seqrec_export.runtime import session
-from seqrec_export.verification import LEAST_RECALL, refused, verify
+from seqrec_export.nn import layers
+from seqrec_export.nn.item_search import Catalogue, Int8Search, best_items, exact, int8_search
+from seqrec_export.nn.ragged import Ragged
+from seqrec_export.repository.publish import publish
+from seqrec_export.training.run import write_files
+from seqrec_export.training.train import Run, load
+from seqrec_export.verification.gate import LEAST_RECALL, refused, verify
+from seqrec_export.verification.parity import compare
 
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(max_examples=40, derandomize=True, deadline=None, database=None)

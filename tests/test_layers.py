@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from served import small_config
 from torch import Tensor, nn
 
-from seqrec_export import layers
 from seqrec_export.errors import SeqrecError
-from seqrec_export.models import MODELS
-from seqrec_export.ragged import Ragged
+from seqrec_export.models.registry import MODELS
+from seqrec_export.nn import layers
+from seqrec_export.nn.ragged import Ragged
 
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(max_examples=60, derandomize=True, deadline=None, database=None)

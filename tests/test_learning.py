@@ -9,10 +9,10 @@ import pytest
 from served import TOLERANCE
 from toys import DAY, cyclic, toy, with_events
 
-from seqrec_export.interactions import Interactions
-from seqrec_export.models import MODELS
-from seqrec_export.reference import PyTorch
-from seqrec_export.run import Run, train
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.train import Run, train
+from seqrec_export.verification.reference import PyTorch
 
 ITEMS = 40
 TO_LEARN: dict[str, dict[str, Any]] = {

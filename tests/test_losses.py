@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from seqrec_export import losses
+from seqrec_export.nn import losses
 
 SEEDS = st.integers(0, 2**31 - 1)
 few = settings(max_examples=40, derandomize=True, deadline=None, database=None)

@@ -20,9 +20,10 @@ from torchmetrics.functional.retrieval import (
 )
 from toys import toy
 
-from seqrec_export import evaluation, metrics
-from seqrec_export.evaluation import basket_metrics, rank_targets
-from seqrec_export.histories import Dataset, prepare
+from seqrec_export.data.histories import Dataset, prepare
+from seqrec_export.evaluation import metrics
+from seqrec_export.evaluation import ranking as evaluation
+from seqrec_export.evaluation.ranking import basket_metrics, rank_targets
 
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(max_examples=40, derandomize=True, deadline=None, database=None)

@@ -19,17 +19,17 @@ from onnx import TensorProto, helper, numpy_helper
 from served import GRAPHS, TOP_K, WINDOW, copied
 from torch import Tensor, nn
 
-from seqrec_export import item_search, layers, retrieval
+from seqrec_export.contract import Graph
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported
+from seqrec_export.export.exported import Exported
+from seqrec_export.export.onnx_export import export_graph
+from seqrec_export.export.triton_config import parse_config
 from seqrec_export.folders import read_json, write_json
-from seqrec_export.graph import Graph
-from seqrec_export.models import sasrec
-from seqrec_export.onnx_export import export_graph
-from seqrec_export.ragged import Ragged
-from seqrec_export.repository import publish
-from seqrec_export.triton_config import parse_config
-from seqrec_export.verification import refused, verify
+from seqrec_export.models import retrieval, sasrec
+from seqrec_export.nn import item_search, layers
+from seqrec_export.nn.ragged import Ragged
+from seqrec_export.repository.publish import publish
+from seqrec_export.verification.gate import refused, verify
 
 Patch = pytest.MonkeyPatch
 Net = Any  # the networks' own methods are called

@@ -13,10 +13,10 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from served import assert_same, golden_tensors
 
+from seqrec_export.clients.openapi import OPENAPI_FILE, write_openapi
 from seqrec_export.folders import read_json
-from seqrec_export.openapi import OPENAPI_FILE, write_openapi
-from seqrec_export.published import models
-from seqrec_export.server import Server, start
+from seqrec_export.repository.published import models
+from seqrec_export.serving.server import Server, start
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 
 from seqrec_cli.main import main
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported
-from seqrec_export.repository import describe, publish
+from seqrec_export.export.exported import Exported
+from seqrec_export.repository.publish import describe, publish
 
 SYNTHETIC = "synthetic:users=50,items=50,events=900"
 LONG = "x" * 300
@@ -90,7 +90,7 @@ def test_an_error_without_a_path_is_one_line_too(
     def refuse(*_: object) -> None:
         raise OSError("first\nsecond")
 
-    monkeypatch.setattr("seqrec_export.repository.models", refuse)
+    monkeypatch.setattr("seqrec_export.repository.publish.models", refuse)
     assert run("inspect -r models") == "error: first second"
 
 

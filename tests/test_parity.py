@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import LOWEST, Served, Tensors, over
 
-from seqrec_export.cases import (
+from seqrec_export.data.vocabulary import Vocabulary
+from seqrec_export.export.exported import Exported
+from seqrec_export.verification.cases import (
     BATCHES,
     CANDIDATES,
     CLASSES,
@@ -23,10 +25,8 @@ from seqrec_export.cases import (
     every_id,
     why_not,
 )
-from seqrec_export.exported import Exported
-from seqrec_export.parity import CHECKS, Histogram, compare
-from seqrec_export.reference import Reference
-from seqrec_export.vocabulary import Vocabulary
+from seqrec_export.verification.parity import CHECKS, Histogram, compare
+from seqrec_export.verification.reference import Reference
 
 few = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 

@@ -11,11 +11,11 @@ from test_repository import content, leftovers
 from typer.testing import CliRunner
 
 from seqrec_cli.main import app
-from seqrec_export.exported import Exported
-from seqrec_export.published import rolled_back, served_version, versions
-from seqrec_export.repository import describe, publish
-from seqrec_export.rollback import roll_back
-from seqrec_export.server import start
+from seqrec_export.export.exported import Exported
+from seqrec_export.repository.publish import describe, publish
+from seqrec_export.repository.published import rolled_back, served_version, versions
+from seqrec_export.repository.rollback import roll_back
+from seqrec_export.serving.server import start
 
 
 def use(repository: Path, trained: list[Exported]) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from test_damage import GRAPHS, assert_loads, killed_at
 
-from seqrec_export.exported import Exported
-from seqrec_export.published import problems, read_manifest
-from seqrec_export.repository import publish
-from seqrec_export.rollback import roll_back
+from seqrec_export.export.exported import Exported
+from seqrec_export.repository.publish import publish
+from seqrec_export.repository.published import problems, read_manifest
+from seqrec_export.repository.rollback import roll_back
 
 
 def watched(log: Path, work: list) -> list:

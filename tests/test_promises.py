@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from served import LOWEST, ODD_NUMBERS, WINDOW, Served, Tensors, assert_same, over, rows
 
-from seqrec_export.interactions import Interactions
+from seqrec_export.data.interactions import Interactions
 
 BATCHES = st.integers(1, 64)
 LENGTHS = st.integers(0, 3 * WINDOW)

@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from seqrec_export import layers
-from seqrec_export.ragged import Ragged, compact
+from seqrec_export.nn import layers
+from seqrec_export.nn.ragged import Ragged, compact
 
 few = settings(max_examples=100, derandomize=True, deadline=None, database=None)
 # Item indices: 0 is padding, 1 unknown.

@@ -10,7 +10,7 @@ from strangers import ask_alone, ask_together, requests, wrong
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelStatisticsRequest
 from wire import DEADLINE, message, read_answer
 
-from seqrec_export.cases import Case, classes_of, draw
+from seqrec_export.verification.cases import Case, classes_of, draw
 
 RAGGED = [
     name

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import LOWEST, TOLERANCE, TOP_K, WINDOW, Served, assert_same, over
 
-from seqrec_export.exported import Exported
-from seqrec_export.models import MODELS
+from seqrec_export.export.exported import Exported
+from seqrec_export.models.registry import MODELS
 
 BATCHES = st.integers(1, 16)
 LENGTHS = st.integers(0, 3 * WINDOW)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.readers import READERS, indexing, read
+from seqrec_export.data.readers.indexing import encode
+from seqrec_export.data.readers.jdsearch import REQUEST_TIME
+from seqrec_export.data.readers.titles import titles
 from seqrec_export.errors import SeqrecError
-from seqrec_export.interactions import Interactions
-from seqrec_export.readers import READERS, indexing, read
-from seqrec_export.readers.indexing import encode
-from seqrec_export.readers.jdsearch import REQUEST_TIME
-from seqrec_export.readers.titles import titles
 
 DAY = 86_400
 MIDNIGHT = 1_600_214_400  # 2020-09-16 UTC

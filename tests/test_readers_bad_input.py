@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from seqrec_export.data.readers import READERS, read
+from seqrec_export.data.readers.titles import titles
 from seqrec_export.errors import SeqrecError
-from seqrec_export.models import MODELS
-from seqrec_export.readers import READERS, read
-from seqrec_export.readers.titles import titles
-from seqrec_export.run import require
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.train import require
 
 HEAD = "user,item,time,rating\n"
 ROW = "u,i,1,5\n"

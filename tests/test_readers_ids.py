@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.readers import quoting, read
 from seqrec_export.errors import SeqrecError
-from seqrec_export.interactions import Interactions
-from seqrec_export.readers import quoting, read
 
 TIME = 1_600_214_400
 
@@ -139,7 +139,7 @@ def test_stray_quotes_that_seem_to_enclose_rows_are_refused_at_their_line(
 @pytest.mark.parametrize("block", [1 << 24, 40])
 def test_texts_of_several_lines_are_read_as_such(tmp_path, monkeypatch, block):
     monkeypatch.setattr(quoting, "_BLOCK_BYTES", block)
-    monkeypatch.setattr("seqrec_export.readers.delimited.BLOCK_BYTES", max(block, 64))
+    monkeypatch.setattr("seqrec_export.data.readers.delimited.BLOCK_BYTES", max(block, 64))
     reviews = ['"good,\nbad, fine,\n\nugly"', '"he said ""no"",\r\nthen"', "plain", '"a\nb,c,d,e"']
     rows = [f"u,i{row},{TIME + row},{review}\n" for row, review in enumerate(reviews * 5)]
     log = text(tmp_path, "user,item,time,review\n" + "".join(rows))

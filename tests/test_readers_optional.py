@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from seqrec_export.data.readers import read
 from seqrec_export.errors import SeqrecError
-from seqrec_export.models import MODELS
-from seqrec_export.readers import read
-from seqrec_export.run import require
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.train import require
 
 HEAD = "user,item,time,rating,event_type\n"
 BLANK = "u,i,1600000000,5,buy\nu,j,1600000001,,buy\nu,k,1600000002,4,none\nu,l,1600000003,4,\n"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from real_data import real_data
 
-from seqrec_export.readers import read
-from seqrec_export.readers.jdsearch import REQUEST_TIME
-from seqrec_export.readers.titles import titles
+from seqrec_export.data.readers import read
+from seqrec_export.data.readers.jdsearch import REQUEST_TIME
+from seqrec_export.data.readers.titles import titles
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from seqrec_export.data.histories import prepare
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.raw_requests import RawLog
+from seqrec_export.data.readers import read
 from seqrec_export.errors import SeqrecError
-from seqrec_export.histories import prepare
-from seqrec_export.interactions import Interactions
-from seqrec_export.raw_requests import RawLog
-from seqrec_export.readers import read
 
 DAY = 86_400
 MIDNIGHT = 1_600_214_400  # 2020-09-16 UTC

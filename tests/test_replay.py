@@ -12,9 +12,9 @@ import pytest
 from conformance import newest
 from served import serving
 
-from seqrec_export.client_code import REPLAY_FILE, write_clients
+from seqrec_export.clients.generate import REPLAY_FILE, write_clients
 from seqrec_export.folders import read_json
-from seqrec_export.published import models
+from seqrec_export.repository.published import models
 
 
 @pytest.fixture(scope="module")

@@ -30,14 +30,7 @@ from pages import (
     within,
 )
 
-from seqrec_export.report import (
-    ModelReport,
-    change,
-    difference,
-    duration,
-    figure,
-    size,
-)
+from seqrec_export.report.page import ModelReport, change, difference, duration, figure, size
 
 ANY_PAGE = {
     "passed": (model(graph()),),

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pages import CPU, EDGES, Node, curve, graph, model, page, plots, within
 
-from seqrec_export.report import best_epoch, histogram, ticks
+from seqrec_export.report.page import best_epoch, histogram, ticks
 
 
 def numbers(node: Node) -> Iterator[tuple[str, float]]:

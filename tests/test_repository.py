@@ -15,15 +15,15 @@ from served import TOP_K
 from test_export import copy
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run
+from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.export.triton_config import parse_config
 from seqrec_export.folders import read_json
-from seqrec_export.models import MODELS
-from seqrec_export.published import models, versions
-from seqrec_export.repository import describe, publish
-from seqrec_export.run import load
-from seqrec_export.tracking import TENSORBOARD_FOLDER
-from seqrec_export.triton_config import parse_config
-from seqrec_export.verification import verify
+from seqrec_export.models.registry import MODELS
+from seqrec_export.repository.publish import describe, publish
+from seqrec_export.repository.published import models, versions
+from seqrec_export.training.tracking import TENSORBOARD_FOLDER
+from seqrec_export.training.train import load
+from seqrec_export.verification.gate import verify
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 

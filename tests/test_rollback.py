@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from seqrec_cli.main import app
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported
-from seqrec_export.published import published_versions, rolled_back, versions
-from seqrec_export.repository import describe, publish
-from seqrec_export.rollback import roll_back
+from seqrec_export.export.exported import Exported
+from seqrec_export.repository.publish import describe, publish
+from seqrec_export.repository.published import published_versions, rolled_back, versions
+from seqrec_export.repository.rollback import roll_back
 
 GRAPHS = ["caser", "caser_encoder", "caser_scorer"]
 

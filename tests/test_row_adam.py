@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from seqrec_export.row_adam import RowAdam
+from seqrec_export.training.row_adam import RowAdam
 
 ROWS, DIM = 12, 3
 few = settings(max_examples=15, derandomize=True, deadline=None, database=None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from served import GRAPHS, Served, Tensors
 
-from seqrec_export.runtime import RUNTIME_ERRORS, feeds
+from seqrec_export.export.runtime import RUNTIME_ERRORS, feeds
 
 WITH_LISTS = [name for name, (_, graph) in GRAPHS.items() if graph.lists]
 Change = Callable[[Served, Tensors], None]

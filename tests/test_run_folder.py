@@ -15,12 +15,11 @@ from safetensors.torch import save_file
 from test_cli import outcome, run
 from toys import cyclic
 
-from seqrec_export import unfinished
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import EXPORT_FILE, Exported, export_run, find_export
-from seqrec_export.models import MODELS
-from seqrec_export.run import alone, finished, finished_key, load, train
-from seqrec_export.run_folder import (
+from seqrec_export.export.exported import EXPORT_FILE, Exported, export_run, find_export
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training import unfinished
+from seqrec_export.training.run import (
     CONFIG_FILE,
     FILES_FILE,
     HELD_OUT_FILE,
@@ -28,6 +27,7 @@ from seqrec_export.run_folder import (
     WEIGHTS_FILE,
     DamagedRunError,
 )
+from seqrec_export.training.train import alone, finished, finished_key, load, train
 
 ITEMS_FILE = "vocabulary/items.parquet"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, ITEMS_FILE, HELD_OUT_FILE, METRICS_FILE, FILES_FILE)

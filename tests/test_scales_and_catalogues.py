@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import small_config
 
+from seqrec_export.data.histories import prepare
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import _graphs
-from seqrec_export.histories import prepare
-from seqrec_export.interactions import Interactions
-from seqrec_export.models import MODELS
+from seqrec_export.export.exported import _graphs
 from seqrec_export.models.mlink import Mlink
-from seqrec_export.ragged import Ragged
-from seqrec_export.readers.synthetic import generate
-from seqrec_export.run import Run, train
+from seqrec_export.models.registry import MODELS
+from seqrec_export.nn.ragged import Ragged
+from seqrec_export.training.train import Run, train
 
 few = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqrec_export import repository as publishing
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported
-from seqrec_export.published import rolled_back, served_version, versions
-from seqrec_export.repository import publish
-from seqrec_export.rollback import roll_back
+from seqrec_export.export.exported import Exported
+from seqrec_export.repository import publish as publishing
+from seqrec_export.repository.publish import publish
+from seqrec_export.repository.published import rolled_back, served_version, versions
+from seqrec_export.repository.rollback import roll_back
 
 GRAPHS = ("caser_encoder", "caser_scorer")
 

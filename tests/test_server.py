@@ -21,9 +21,9 @@ from processes import alive, descendants, eventually
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
-from seqrec_export.client import Client
+from seqrec_export.clients.python import Client
 from seqrec_export.errors import SeqrecError
-from seqrec_export.server import Server, healthy, start
+from seqrec_export.serving.server import Server, healthy, start
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pytriton") is None, reason="the nvidia-pytriton wheel is absent"
@@ -405,7 +405,8 @@ def test_a_dead_backend_is_unhealthy_though_the_server_is_ready(tmp_path: Path) 
 
 def test_a_killed_parent_leaves_no_server(echo_repository: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from seqrec_export.server import start\n"
+        "import sys, time; from pathlib import Path\n"
+        "from seqrec_export.serving.server import start\n"
         "s = start(Path(sys.argv[1]), grpc_port=0, metrics_port=0)\n"
         "print(s.pid, s.log.parent, flush=True); time.sleep(600)"
     )

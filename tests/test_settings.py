@@ -15,8 +15,16 @@ from typer.testing import CliRunner
 from seqrec_cli.main import app
 from seqrec_cli.options import make_plan
 from seqrec_export.errors import SeqrecError
-from seqrec_export.models import MODELS
-from seqrec_export.settings import SEED, TOP_K, Range, Setting, Settings, setting, settings_of
+from seqrec_export.models.registry import MODELS
+from seqrec_export.models.settings import (
+    SEED,
+    TOP_K,
+    Range,
+    Setting,
+    Settings,
+    setting,
+    settings_of,
+)
 
 EVERY = [(name, found) for name in MODELS for found in settings_of(MODELS[name].config).values()]
 IDS = [f"{name}.{found.name}" for name, found in EVERY]

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import DAY, toy, with_events
 
-from seqrec_export.batches import chunks
+from seqrec_export.data.batches import chunks
+from seqrec_export.data.histories import Dataset, _keys, prepare
+from seqrec_export.data.interactions import Interactions, Sessions
+from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
-from seqrec_export.histories import Dataset, _keys, prepare
-from seqrec_export.interactions import Interactions, Sessions
-from seqrec_export.readers.synthetic import generate
 
 SEEDS = st.integers(0, 2**32 - 1)
 SPLITS = ("leave_one_out", "time", "last_rating")

@@ -20,14 +20,16 @@ from onnx import TensorProto, helper
 from processes import alive, called, descendants, eventually
 from test_server import Declared, add_echo, add_model
 
-from seqrec_export import locks, published, server, supervision
-from seqrec_export.client import Client
-from seqrec_export.control import Control, NoAnswerError
+from seqrec_export import locks
+from seqrec_export.clients.python import Client
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import sha256_file
-from seqrec_export.published import models, problems, versions, write_manifest, writing
-from seqrec_export.server import start
-from seqrec_export.supervision import Backoff, Keeper
+from seqrec_export.repository import published
+from seqrec_export.repository.published import models, problems, versions, write_manifest, writing
+from seqrec_export.serving import server, supervision
+from seqrec_export.serving.control import Control, NoAnswerError
+from seqrec_export.serving.server import start
+from seqrec_export.serving.supervision import Backoff, Keeper
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pytriton") is None, reason="the nvidia-pytriton wheel is absent"

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from seqrec_export.data.interactions import Interactions, Sessions
+from seqrec_export.data.readers import synthetic
+from seqrec_export.data.readers.synthetic_shop import SPAN, START, Table, make_shop, make_walk
 from seqrec_export.errors import SeqrecError
-from seqrec_export.interactions import Interactions, Sessions
-from seqrec_export.readers import synthetic
-from seqrec_export.readers.synthetic_shop import SPAN, START, Table, make_shop, make_walk
 
 ARRAYS = ("user_ids", "item_ids", "users", "items", "times", "ratings", "event_types")
 LAST_TENTH = START + 0.9 * SPAN

@@ -10,11 +10,11 @@ import pytest
 from served import small_config
 from tensorboardX.proto.event_pb2 import Event
 
+from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
-from seqrec_export.models import MODELS
-from seqrec_export.readers.synthetic import generate
-from seqrec_export.run import Run, train
-from seqrec_export.tracking import EXPERIMENT, TENSORBOARD_FOLDER
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.tracking import EXPERIMENT, TENSORBOARD_FOLDER
+from seqrec_export.training.train import Run, train
 
 LOG = generate(users=80, items=60, events=1500, sessions=80, seed=3)
 

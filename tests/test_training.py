@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 from served import small_config
 from toys import toy, with_events
 
-from seqrec_export.checkpoints import PlainCheckpoints
+from seqrec_export.data.histories import prepare
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json
-from seqrec_export.histories import prepare
-from seqrec_export.interactions import Interactions
-from seqrec_export.models import MODELS
-from seqrec_export.readers.synthetic import generate
-from seqrec_export.run import Run, load, train
-from seqrec_export.training import _Fit
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.checkpoints import PlainCheckpoints
+from seqrec_export.training.fit import _Fit
+from seqrec_export.training.train import Run, load, train
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 LOG = {"users": 120, "items": 80, "events": 2500, "sessions": 120, "seed": 2}

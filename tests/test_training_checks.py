@@ -16,18 +16,18 @@ from typer.testing import CliRunner
 
 from seqrec_cli.main import app
 from seqrec_cli.train import metric_row
-from seqrec_export import training
+from seqrec_export.data.histories import Dataset, prepare
+from seqrec_export.data.interactions import Interactions, Sessions
+from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
-from seqrec_export.evaluation import basket_metrics, retrieval_metrics
+from seqrec_export.evaluation.ranking import basket_metrics, retrieval_metrics
 from seqrec_export.folders import read_json
-from seqrec_export.histories import Dataset, prepare
-from seqrec_export.interactions import Interactions, Sessions
-from seqrec_export.models import MODELS
 from seqrec_export.models.mlink import _rating_metrics
-from seqrec_export.readers.synthetic import generate
-from seqrec_export.run import Run, run_key, train
-from seqrec_export.settings import settings_of
-from seqrec_export.training import DivergedError, enough_memory, resolved
+from seqrec_export.models.registry import MODELS
+from seqrec_export.models.settings import settings_of
+from seqrec_export.training import fit as training
+from seqrec_export.training.fit import DivergedError, enough_memory, resolved
+from seqrec_export.training.train import Run, run_key, train
 
 few = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from served import GRAPHS, WINDOW, Served, golden_tensors
 
-from seqrec_export.cases import Case, draw
-from seqrec_export.client import Client
-from seqrec_export.server import Server
+from seqrec_export.clients.python import Client
+from seqrec_export.serving.server import Server
+from seqrec_export.verification.cases import Case, draw
 
 _CASES = [
     Case(name="known ids", batch=1, length=0, candidates=50),

@@ -21,24 +21,25 @@ from toys import toy
 from typer.testing import CliRunner
 
 from seqrec_cli.main import app
-from seqrec_export import layers
-from seqrec_export.cases import CLASSES, classes_of, why_not
-from seqrec_export.client import Client
+from seqrec_export.clients.python import Client
+from seqrec_export.contract import Graph
+from seqrec_export.data.vocabulary import PAD
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exported import Exported, export_run
+from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.export.onnx_export import export_graph
+from seqrec_export.export.runtime import why_no_cuda
 from seqrec_export.folders import read_json
-from seqrec_export.graph import Graph
-from seqrec_export.models import MODELS
-from seqrec_export.onnx_export import export_graph
-from seqrec_export.parity import CHECKS
-from seqrec_export.ragged import Ragged, compact
-from seqrec_export.repository import publish, versions
-from seqrec_export.run import train
-from seqrec_export.runtime import why_no_cuda
-from seqrec_export.structure import CHECKS as FILE_CHECKS
-from seqrec_export.verdict import CPU, CUDA
-from seqrec_export.verification import EVERY_ID, HELD_OUT, NEIGHBOURS, refused, verify
-from seqrec_export.vocabulary import PAD
+from seqrec_export.models.registry import MODELS
+from seqrec_export.nn import layers
+from seqrec_export.nn.ragged import Ragged, compact
+from seqrec_export.pipeline import on_triton
+from seqrec_export.repository.publish import publish, versions
+from seqrec_export.training.train import train
+from seqrec_export.verification.cases import CLASSES, classes_of, why_not
+from seqrec_export.verification.gate import EVERY_ID, HELD_OUT, NEIGHBOURS, refused, verify
+from seqrec_export.verification.parity import CHECKS
+from seqrec_export.verification.structure import CHECKS as FILE_CHECKS
+from seqrec_export.verification.verdict import CPU, CUDA
 
 
 def spoil(path: Path) -> None:
@@ -251,7 +252,7 @@ def test_what_is_refused_is_not_published_and_the_old_version_stays(
     shutil.copytree(exports("sasrec").run.path, runs / "sasrec")
     shutil.rmtree(runs / "sasrec" / "onnx")
     before = {f: f.read_bytes() for f in repository.rglob("*") if f.is_file()}
-    monkeypatch.setattr("seqrec_export.exported.export_graph", spoilt_export)
+    monkeypatch.setattr("seqrec_export.export.exported.export_graph", spoilt_export)
     arguments = ["-m", "sasrec", "--runs", runs, "--repository", repository, "--top-k", TOP_K]
     result = CliRunner().invoke(app, ["export", *map(str, arguments)])
     assert isinstance(result.exception, SeqrecError)
@@ -369,7 +370,7 @@ def test_a_live_triton_is_compared_too(strange: Exported, tmp_path: Path) -> Non
     verify(strange)
     assert publish(strange, tmp_path / "repository")
     with serving(tmp_path / "repository") as url, Client(url) as client:
-        verdicts = verify(strange, client=client)
+        verdicts = verify(strange, extra=on_triton(client))
         assert refused(strange, verdicts) == ""
         for name, verdict in verdicts.items():
             found = results(verdict.as_dict())
@@ -389,7 +390,7 @@ def test_a_triton_that_serves_other_weights_is_found_out(
         with torch.no_grad():
             exported.run.net.out_bias += 1e-3
         of_scorer = replace(exported, graphs={"caser_scorer": exported.graphs["caser_scorer"]})
-        (verdict,) = verify(of_scorer, client=client).values()
+        (verdict,) = verify(of_scorer, extra=on_triton(client)).values()
         assert {f.provider for f in verdict.failures if f.check == "values"} == {
             CPU,
             f"Triton at {url}",
@@ -406,7 +407,7 @@ def test_an_address_without_a_server_is_said(
         Client("127.0.0.1:1") as client,
         pytest.raises(SeqrecError, match="seqrec-export serve"),
     ):
-        verify(exported, client=client)
+        verify(exported, extra=on_triton(client))
 
 
 def test_the_help_of_verify_explains_itself() -> None:

@@ -15,13 +15,14 @@ from served import small_config
 from test_training import assert_equal_runs, begun
 from toys import cyclic
 
+from seqrec_export.contract import Spec
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json
-from seqrec_export.graph import Model, Spec
-from seqrec_export.models import MODELS
-from seqrec_export.reachable import require_reachable
-from seqrec_export.run import Run, load, train
-from seqrec_export.run_folder import finished_key
+from seqrec_export.models.model import Model
+from seqrec_export.models.registry import MODELS
+from seqrec_export.training.reachable import require_reachable
+from seqrec_export.training.run import finished_key
+from seqrec_export.training.train import Run, load, train
 
 LOG = cyclic(users=40)
 SASREC = MODELS["sasrec"]

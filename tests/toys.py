@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrec_export.interactions import Interactions
+from seqrec_export.data.interactions import Interactions
 
 DAY = 86_400
 

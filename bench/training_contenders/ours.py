@@ -10,12 +10,12 @@ import lightning
 import torch
 from turns import Task, Turns
 
-from seqrec_export.graph import Metrics
-from seqrec_export.histories import prepare
+from seqrec_export.data.histories import prepare
+from seqrec_export.data.readers import read
+from seqrec_export.data.vocabulary import PAD
+from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.models.sasrec import MODEL, SASRecConfig
-from seqrec_export.readers import read
-from seqrec_export.training import _begin, _Fit
-from seqrec_export.vocabulary import PAD
+from seqrec_export.training.fit import _begin, _Fit
 
 
 class Count(lightning.Callback):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from turns import Task, Turns
 
-from seqrec_export.batches import Indices
-from seqrec_export.evaluation import retrieval_metrics
-from seqrec_export.histories import Dataset, prepare
-from seqrec_export.readers import read
-from seqrec_export.vocabulary import PAD
+from seqrec_export.data.batches import Indices
+from seqrec_export.data.histories import Dataset, prepare
+from seqrec_export.data.readers import read
+from seqrec_export.data.vocabulary import PAD
+from seqrec_export.evaluation.ranking import retrieval_metrics
 
 LEARNING_RATE = 1e-3
 

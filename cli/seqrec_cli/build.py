@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from seqrec_cli import options
 from seqrec_cli.console import print_json, print_table
-from seqrec_export.reachable import require_reachable
+from seqrec_export.training.reachable import require_reachable
 
 if TYPE_CHECKING:
     from seqrec_cli.export import Outcome
-    from seqrec_export.interactions import Interactions
+    from seqrec_export.data.interactions import Interactions
 
 
 def build(
@@ -43,7 +43,7 @@ def build(
     Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`
     """
     from seqrec_cli.train import read_log
-    from seqrec_export.published import require_place
+    from seqrec_export.repository.published import require_place
 
     if mlflow:
         require_reachable(mlflow)
@@ -80,7 +80,7 @@ def build_all(
     """Every model of the plan, from its log to the repository."""
     from seqrec_cli.export import export_one
     from seqrec_cli.train import require_all, train_one
-    from seqrec_export.exported import DEFAULT_ITEM_PRECISION, DEFAULT_TOP_K
+    from seqrec_export.export.exported import DEFAULT_ITEM_PRECISION, DEFAULT_TOP_K
 
     require_all(plan, interactions)
     plan = replace(
@@ -99,7 +99,7 @@ def report(outcomes: list[Outcome], plan: options.Plan, *, json: bool) -> None:
     """Say what was built, for people or for programs; raise SeqrecError for what was refused."""
     from seqrec_cli.export import VERDICT_COLUMNS, stop_if_refused
     from seqrec_cli.train import METRIC_COLUMNS, metric_row
-    from seqrec_export.verification import refused
+    from seqrec_export.verification.gate import refused
 
     if json:
         print_json({outcome.run.model.name: outcome.as_dict() for outcome in outcomes})

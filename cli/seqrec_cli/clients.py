@@ -28,7 +28,7 @@ def clients(
 
     Example: `seqrec-export clients --out backend/seqrec --language java`
     """
-    from seqrec_export.client_code import LANGUAGES, REPLAY_FILE, write_clients
+    from seqrec_export.clients.generate import LANGUAGES, REPLAY_FILE, write_clients
 
     chosen = tuple(dict.fromkeys(language or LANGUAGES))
     for name in chosen:

@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seqrec_export.contract import ItemPrecision
 from seqrec_export.errors import SeqrecError
-from seqrec_export.graph import ItemPrecision
-from seqrec_export.settings import SEED, TOP_K, Setting
+from seqrec_export.models.settings import SEED, TOP_K, Setting
 
 _TEXTS = ("data", "preset", "runs", "repository")
 _KEYS: Mapping[str, Setting] = {

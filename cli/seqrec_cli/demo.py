@@ -12,9 +12,9 @@ from seqrec_cli.console import note, print_table
 from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
-    from seqrec_export.client import Client
-    from seqrec_export.histories import Dataset
-    from seqrec_export.interactions import Interactions
+    from seqrec_export.clients.python import Client
+    from seqrec_export.data.histories import Dataset
+    from seqrec_export.data.interactions import Interactions
 
 _SHOWN = 5
 
@@ -30,9 +30,9 @@ def demo(
     """
     from seqrec_cli.build import build_all, report
     from seqrec_cli.train import read_log
-    from seqrec_export import server
-    from seqrec_export.client import Client
-    from seqrec_export.histories import prepare
+    from seqrec_export.clients.python import Client
+    from seqrec_export.data.histories import prepare
+    from seqrec_export.serving import server
 
     started = time.perf_counter()
     plan = options.make_plan(data="synthetic", runs=runs, repository=repository)
@@ -56,7 +56,7 @@ def demo(
 def _spare_the_shop(plan: options.Plan) -> None:
     """Raise SeqrecError if generated items would be served in the place of real ones."""
     from seqrec_export.folders import read_json
-    from seqrec_export.published import read_manifest
+    from seqrec_export.repository.published import read_manifest
 
     holds = {
         str(plan.runs / name): read_json(plan.runs / name / "config.json").get("source", "")

@@ -61,7 +61,7 @@ def _onnx_runtime() -> Row:
         import onnxruntime
     except ImportError as error:
         return "ONNX Runtime", False, f"{error}; pip install onnxruntime-gpu"
-    from seqrec_export.runtime import why_no_cuda
+    from seqrec_export.export.runtime import why_no_cuda
 
     reason = why_no_cuda()
     return "ONNX Runtime", True, f"{onnxruntime.__version__}, CUDA: {reason or 'yes'}"
@@ -76,7 +76,7 @@ def _gpu() -> Row:
 
 
 def _triton() -> Row:
-    from seqrec_export.server import find_triton
+    from seqrec_export.serving.server import find_triton
 
     try:
         return "Triton", True, str(find_triton())

@@ -38,10 +38,10 @@ def embed(
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from seqrec_cli.train import read_log
-    from seqrec_export.bulk import embed_users, vector_files
-    from seqrec_export.exported import find_export
-    from seqrec_export.repository import not_served
-    from seqrec_export.run import load
+    from seqrec_export.export.embed import embed_users, vector_files
+    from seqrec_export.export.exported import find_export
+    from seqrec_export.repository.publish import not_served
+    from seqrec_export.training.train import load
 
     plan = options.make_plan(
         config=config,

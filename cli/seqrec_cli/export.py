@@ -11,10 +11,10 @@ from seqrec_cli.console import note
 from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
-    from seqrec_export.exported import Exported
-    from seqrec_export.repository import Published
-    from seqrec_export.run import Run
-    from seqrec_export.verdict import Verdict
+    from seqrec_export.export.exported import Exported
+    from seqrec_export.repository.publish import Published
+    from seqrec_export.training.train import Run
+    from seqrec_export.verification.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ def export(
     Example: `seqrec-export export --model sasrec --top-k 50`
     """
     from seqrec_cli.build import report
-    from seqrec_export.published import require_place
-    from seqrec_export.run import load
+    from seqrec_export.repository.published import require_place
+    from seqrec_export.training.train import load
 
     plan = options.make_plan(
         config=config,
@@ -108,10 +108,10 @@ def export(
 
 def export_one(run: Run, plan: options.Plan, *, keep: int) -> Outcome:
     """Export, verify and publish one run; what fails the verification is not published."""
-    from seqrec_export.exported import export_run
-    from seqrec_export.repository import publish
-    from seqrec_export.run import alone, require_still
-    from seqrec_export.verification import refused, verify
+    from seqrec_export.export.exported import export_run
+    from seqrec_export.repository.publish import publish
+    from seqrec_export.training.train import alone, require_still
+    from seqrec_export.verification.gate import refused, verify
 
     with alone(run.path):  # nobody trains it anew before it is published
         require_still(run)

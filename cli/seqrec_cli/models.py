@@ -19,9 +19,9 @@ def models(
 
     Example: `seqrec-export models sasrec`
     """
-    from seqrec_export.models import MODELS
-    from seqrec_export.run import readers_for
-    from seqrec_export.settings import settings_of
+    from seqrec_export.models.registry import MODELS
+    from seqrec_export.models.settings import settings_of
+    from seqrec_export.training.train import readers_for
 
     if name is None:
         rows = [

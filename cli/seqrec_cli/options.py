@@ -16,9 +16,9 @@ import typer
 from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
-    from seqrec_export import graph
-    from seqrec_export.client import TLS
-    from seqrec_export.interactions import Interactions
+    from seqrec_export import contract
+    from seqrec_export.clients.python import TLS
+    from seqrec_export.data.interactions import Interactions
 
 DEFAULT_RUNS = Path("runs")
 DEFAULT_REPOSITORY = Path("model_repository")
@@ -107,7 +107,7 @@ Events = Annotated[int | None, typer.Option(help="Events of the synthetic shop."
 
 def client_tls(ca: Path | None, cert: Path | None, key: Path | None) -> TLS | None:
     """What --tls-ca, --tls-cert and --tls-key say; None where none of them is given."""
-    from seqrec_export.client import TLS
+    from seqrec_export.clients.python import TLS
 
     return TLS(ca=ca, cert=cert, key=key) if ca or cert or key else None
 
@@ -123,12 +123,12 @@ class Plan:
     runs: Path
     repository: Path
     top_k: int | None  # None: nothing is said about it
-    item_precision: graph.ItemPrecision | None
+    item_precision: contract.ItemPrecision | None
     settings: Mapping[str, Mapping[str, Any]]  # by model
 
     def read(self) -> Interactions:
         """The log that the plan names."""
-        from seqrec_export.readers import read
+        from seqrec_export.data.readers import read
 
         if self.data is None:
             raise SeqrecError(
@@ -139,7 +139,7 @@ class Plan:
 
     def config(self, name: str) -> Any:
         """The config of one model: its defaults and what the plan sets."""
-        from seqrec_export.models import MODELS
+        from seqrec_export.models.registry import MODELS
 
         return MODELS[name].config(**self.settings.get(name, {}))
 
@@ -161,8 +161,8 @@ def make_plan(
 ) -> Plan:
     """Merge command line, file and defaults. Raises SeqrecError for what does not exist."""
     from seqrec_cli.config_file import read_config
-    from seqrec_export.models import MODELS
-    from seqrec_export.settings import SEED, TOP_K
+    from seqrec_export.models.registry import MODELS
+    from seqrec_export.models.settings import SEED, TOP_K
 
     file = read_config(config)
     names = tuple(dict.fromkeys(models or file.get("models") or MODELS))
@@ -218,8 +218,8 @@ def _data(config: Path | None, data: str | None, synthetic: Mapping[str, int | N
     return f"{data}{',' if ':' in data else ':'}{options}"
 
 
-def _item_precision(text: str | None) -> graph.ItemPrecision | None:
-    from seqrec_export.graph import ITEM_PRECISIONS
+def _item_precision(text: str | None) -> contract.ItemPrecision | None:
+    from seqrec_export.contract import ITEM_PRECISIONS
 
     if text is None:
         return None
@@ -252,8 +252,8 @@ def _assign(
     A value of the command line is text. One of a file has a type, and may be of a model that this
     command does not build.
     """
-    from seqrec_export.models import MODELS
-    from seqrec_export.settings import settings_of
+    from seqrec_export.models.registry import MODELS
+    from seqrec_export.models.settings import settings_of
 
     model, _, name = key.rpartition(".")
     said_by = f"{file}: " if file else ""

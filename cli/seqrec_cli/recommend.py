@@ -13,7 +13,7 @@ from seqrec_cli.console import note, print_json, print_table
 from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
-    from seqrec_export.client import Signature
+    from seqrec_export.clients.python import Signature
 
 _SHOWN = 10  # items, if nobody asks for more
 
@@ -57,7 +57,7 @@ def recommend(
 
     Example: `seqrec-export recommend --model sasrec --history 1193,661,914`
     """
-    from seqrec_export.client import Client
+    from seqrec_export.clients.python import Client
 
     given: dict[str, tuple[str, Any]] = {
         "history_item_ids": ("--history", lists.texts("--history", history)),
@@ -138,6 +138,6 @@ def _floats(values: Any) -> list[float]:
 def _titles(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
-    from seqrec_export.readers.titles import titles
+    from seqrec_export.data.readers.titles import titles
 
     return titles(path)

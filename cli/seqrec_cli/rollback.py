@@ -25,7 +25,7 @@ def rollback(
 
     Example: `seqrec-export rollback sasrec`
     """
-    from seqrec_export.rollback import roll_back
+    from seqrec_export.repository.rollback import roll_back
 
     folder = repository or options.DEFAULT_REPOSITORY
     done = roll_back(folder, model, to)
@@ -34,6 +34,8 @@ def rollback(
     else:
         typer.echo(f"{', '.join(done.graphs)}: version {done.version}, before {done.before}")
         note(f"undo it with: seqrec-export rollback {model} --to {done.before} -r {folder}")
-    from seqrec_export.repository import report_again  # imports PyTorch: not before it is done
+    from seqrec_export.repository.publish import (
+        report_again,  # imports PyTorch: not before it is done
+    )
 
     report_again(folder)

@@ -47,9 +47,9 @@ def serve(
 
     Example: `seqrec-export serve --repository model_repository`
     """
-    from seqrec_export.addresses import listening_host
-    from seqrec_export.endpoints import LOOPBACK, Endpoints, ServerTLS
-    from seqrec_export.supervision import Supervisor
+    from seqrec_export.clients.addresses import listening_host
+    from seqrec_export.serving.endpoints import LOOPBACK, Endpoints, ServerTLS
+    from seqrec_export.serving.supervision import Supervisor
 
     host = listening_host(host, "--host")
     metrics_host = listening_host(metrics_host, "--metrics-host")

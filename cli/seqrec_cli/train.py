@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from seqrec_cli import options
 from seqrec_cli.console import figures, note, print_json, print_table
 from seqrec_export.errors import SeqrecError
-from seqrec_export.reachable import require_reachable
+from seqrec_export.training.reachable import require_reachable
 
 if TYPE_CHECKING:
-    from seqrec_export.interactions import Interactions
-    from seqrec_export.run import Run
+    from seqrec_export.data.interactions import Interactions
+    from seqrec_export.training.train import Run
 
 
 def train(
@@ -102,8 +102,8 @@ def read_log(plan: options.Plan) -> Interactions:
 
 def require_all(plan: options.Plan, interactions: Interactions) -> None:
     """Raise SeqrecError for what a model lacks, before the first of them trains for an hour."""
-    from seqrec_export.models import MODELS
-    from seqrec_export.run import require
+    from seqrec_export.models.registry import MODELS
+    from seqrec_export.training.train import require
 
     for name in plan.models:
         try:
@@ -126,9 +126,9 @@ def train_one(
     mlflow: str | None = None,
 ) -> Run:
     """Train one model, or take the finished run of the same data, settings and seed."""
-    from seqrec_export import run
-    from seqrec_export.models import MODELS
-    from seqrec_export.report import REPORT_FILE, ModelReport, write_report
+    from seqrec_export.models.registry import MODELS
+    from seqrec_export.report.page import REPORT_FILE, ModelReport, write_report
+    from seqrec_export.training import train as run
 
     path = plan.runs / name
     chosen = MODELS[name]

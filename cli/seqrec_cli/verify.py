@@ -11,7 +11,7 @@ from seqrec_cli import options
 from seqrec_cli.console import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from seqrec_export.verdict import Verdict
+    from seqrec_export.verification.verdict import Verdict
 
 
 def verify(
@@ -54,12 +54,13 @@ def verify(
     Example: `seqrec-export verify --model sasrec --seed 7 --url 127.0.0.1:8001`
     """
     from seqrec_cli.export import VERDICT_COLUMNS, stop_if_refused, verdict_cells
-    from seqrec_export.client import Client
-    from seqrec_export.exported import find_export
-    from seqrec_export.repository import not_served
-    from seqrec_export.run import alone, load, require_still
-    from seqrec_export.verification import refused
-    from seqrec_export.verification import verify as verify_run
+    from seqrec_export.clients.python import Client
+    from seqrec_export.export.exported import find_export
+    from seqrec_export.pipeline import on_triton
+    from seqrec_export.repository.publish import not_served
+    from seqrec_export.training.train import alone, load, require_still
+    from seqrec_export.verification.gate import refused
+    from seqrec_export.verification.gate import verify as verify_run
 
     plan = options.make_plan(
         config=config, models=model, runs=runs, repository=repository, seed=seed
@@ -68,6 +69,7 @@ def verify(
     refusals = []
     tls = options.client_tls(tls_ca, tls_cert, tls_key)
     with Client(url, tls=tls) if url is not None else nullcontext() as client:
+        extra = on_triton(client) if client else None
         # All of them, before the first is verified for minutes.
         for exported in [find_export(load(plan.runs / name)) for name in plan.models]:
             if other := not_served(exported, plan.repository):
@@ -75,7 +77,7 @@ def verify(
                 note(f"note: {other}{compared}")
             with alone(exported.run.path):
                 require_still(exported.run)
-                found = verify_run(exported, seed=plan.seed, client=client, report=note)
+                found = verify_run(exported, seed=plan.seed, extra=extra, report=note)
             refusals.append(refused(exported, found))
             verdicts |= found
     if json:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from seqrec_export import graph, layers, losses
-from seqrec_export.batches import (
+from seqrec_export.contract import Graph
+from seqrec_export.data.batches import (
     Indices,
     Negatives,
     gather_items,
@@ -23,14 +23,17 @@ from seqrec_export.batches import (
     shuffled,
     windows,
 )
-from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
-from seqrec_export.graph import Batch, Graph, Metrics, Model
-from seqrec_export.histories import Dataset, Part
-from seqrec_export.item_search import Catalogue
-from seqrec_export.ragged import Ragged, compact
-from seqrec_export.retrieval import retrieval_graphs
-from seqrec_export.settings import COUNT, SHARE, WIDTH, Range, Settings, setting
-from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+from seqrec_export.data.histories import Dataset, Part
+from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+from seqrec_export.evaluation.metrics import Metrics
+from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
+from seqrec_export.models import wire
+from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.retrieval import retrieval_graphs
+from seqrec_export.models.settings import COUNT, SHARE, WIDTH, Range, Settings, setting
+from seqrec_export.nn import layers, losses
+from seqrec_export.nn.item_search import Catalogue
+from seqrec_export.nn.ragged import Ragged, compact
 
 _KS = (10, 20, 50)
 _FILTERS = Range(low=1, high=4_096)
@@ -131,7 +134,7 @@ class Caser(nn.Module):
 
 def graphs(config: CaserConfig, top_k: int) -> dict[str, Graph]:
     """What Triton serves."""
-    return retrieval_graphs("caser", (graph.HISTORY, graph.USER_ID), 2 * config.dim, top_k)
+    return retrieval_graphs("caser", (wire.HISTORY, wire.USER_ID), 2 * config.dim, top_k)
 
 
 def _inputs(dataset: Dataset, config: CaserConfig, targets: Indices) -> Batch:

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seqrec_export import graph, layers, losses, metrics
-from seqrec_export.batches import (
+from seqrec_export.contract import Graph
+from seqrec_export.data.batches import (
     Indices,
     by_length,
     chunks,
@@ -27,13 +27,15 @@ from seqrec_export.batches import (
     shuffled,
     windows,
 )
-from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
-from seqrec_export.graph import Batch, Graph, Metrics, Model
-from seqrec_export.histories import Dataset, Histories, Part, SessionSet
-from seqrec_export.item_search import Catalogue
-from seqrec_export.ragged import Ragged, compact
-from seqrec_export.retrieval import retrieval_graphs
-from seqrec_export.settings import (
+from seqrec_export.data.histories import Dataset, Histories, Part, SessionSet
+from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+from seqrec_export.evaluation import metrics
+from seqrec_export.evaluation.metrics import Metrics
+from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
+from seqrec_export.models import wire
+from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.retrieval import retrieval_graphs
+from seqrec_export.models.settings import (
     COUNT,
     COUNT_OR_NONE,
     SHARE,
@@ -43,7 +45,9 @@ from seqrec_export.settings import (
     Settings,
     setting,
 )
-from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+from seqrec_export.nn import layers, losses
+from seqrec_export.nn.item_search import Catalogue
+from seqrec_export.nn.ragged import Ragged, compact
 
 _Rank = Callable[[Indices], NDArray[np.float32]]
 GAP_EDGES = (1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0, 365.0, 1000.0)  # days
@@ -198,7 +202,7 @@ class GRU4Att(nn.Module):
 
 def graphs(config: GRU4AttConfig, top_k: int) -> dict[str, Graph]:
     """What Triton serves."""
-    inputs = (graph.HISTORY, graph.EVENT_TYPES, graph.gap_days(config.max_length))
+    inputs = (wire.HISTORY, wire.EVENT_TYPES, wire.gap_days(config.max_length))
     return retrieval_graphs("gru4att", inputs, config.dim, top_k)
 
 

@@ -14,28 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seqrec_export import graph, layers, metrics
-from seqrec_export.batches import (
-    Indices,
-    gather_items,
-    in_order,
-    shuffled,
-    windows,
-)
+from seqrec_export.contract import EMBEDDING_TOLERANCE, Graph, Tolerance
+from seqrec_export.data.batches import Indices, gather_items, in_order, shuffled, windows
+from seqrec_export.data.histories import Dataset, Part
+from seqrec_export.data.vocabulary import PAD, UNKNOWN
 from seqrec_export.errors import SeqrecError
-from seqrec_export.graph import (
-    EMBEDDING_TOLERANCE,
-    Batch,
-    Graph,
-    Metrics,
-    Model,
-    Tolerance,
-)
-from seqrec_export.histories import Dataset, Part
-from seqrec_export.ragged import Ragged, compact
-from seqrec_export.retrieval import candidate_scorer
-from seqrec_export.settings import SHARE, TWO_OR_MORE, WIDTH, WINDOW, Settings, setting
-from seqrec_export.vocabulary import PAD, UNKNOWN
+from seqrec_export.evaluation import metrics
+from seqrec_export.evaluation.metrics import Metrics
+from seqrec_export.models import wire
+from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.retrieval import candidate_scorer
+from seqrec_export.models.settings import SHARE, TWO_OR_MORE, WIDTH, WINDOW, Settings, setting
+from seqrec_export.nn import layers
+from seqrec_export.nn.ragged import Ragged, compact
 
 _STAR_TOLERANCE = Tolerance(1e-5)  # of five stars, as much more of a wider scale
 
@@ -169,8 +160,8 @@ class Mlink(nn.Module):
 
 def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
     """What Triton serves. `mlink` rates the candidates it is given: no sweep of the catalogue."""
-    user = graph.user_embedding(config.dim + 1)
-    inputs = (graph.HISTORY, graph.ratings(config.max_length))
+    user = wire.user_embedding(config.dim + 1)
+    inputs = (wire.HISTORY, wire.ratings(config.max_length))
 
     def rate(net: Mlink, history: Ragged, ratings: Tensor, items: Ragged) -> tuple[Tensor, ...]:
         stars = net.score(net.encode(history, ratings), items)
@@ -184,8 +175,8 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
             name="mlink",
             meaning="the stars that a user would give to each candidate",
             function=rate,
-            inputs=(*inputs, graph.CANDIDATES),
-            outputs=(graph.SCORES, graph.KNOWN_ITEMS),
+            inputs=(*inputs, wire.CANDIDATES),
+            outputs=(wire.SCORES, wire.KNOWN_ITEMS),
             tolerance=_STAR_TOLERANCE,
         ),
         "mlink_encoder": Graph(
@@ -193,7 +184,7 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
             meaning="a rated history as a vector",
             function=encode,
             inputs=inputs,
-            outputs=(user, graph.KNOWN_ITEMS),
+            outputs=(user, wire.KNOWN_ITEMS),
             tolerance=EMBEDDING_TOLERANCE,
         ),
         "mlink_scorer": candidate_scorer("mlink", user),

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from seqrec_export import graph, layers, losses
-from seqrec_export.batches import (
+from seqrec_export.contract import Graph
+from seqrec_export.data.batches import (
     Indices,
     by_length,
     chunks,
@@ -26,15 +26,18 @@ from seqrec_export.batches import (
     num_batches,
     windows,
 )
+from seqrec_export.data.histories import Dataset, Part
+from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 from seqrec_export.errors import SeqrecError
-from seqrec_export.evaluation import popularity_metrics, retrieval_metrics
-from seqrec_export.graph import Batch, Graph, Metrics, Model
-from seqrec_export.histories import Dataset, Part
-from seqrec_export.item_search import Catalogue
-from seqrec_export.ragged import Ragged, compact
-from seqrec_export.retrieval import retrieval_graphs
-from seqrec_export.settings import COUNT, SHARE, WIDTH, WINDOW, Range, Settings, setting
-from seqrec_export.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+from seqrec_export.evaluation.metrics import Metrics
+from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
+from seqrec_export.models import wire
+from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.retrieval import retrieval_graphs
+from seqrec_export.models.settings import COUNT, SHARE, WIDTH, WINDOW, Range, Settings, setting
+from seqrec_export.nn import layers, losses
+from seqrec_export.nn.item_search import Catalogue
+from seqrec_export.nn.ragged import Ragged, compact
 
 # Added to a logit that must not count. Its exponential is 0 in any precision, and being finite (in
 # half precision too, and twice) it leaves a row of pure padding finite.
@@ -230,7 +233,7 @@ def _sinusoids(length: int, dim: int) -> Tensor:
 
 def graphs(config: SASRecConfig, top_k: int) -> dict[str, Graph]:
     """What Triton serves."""
-    return retrieval_graphs("sasrec", (graph.HISTORY,), config.dim, top_k)
+    return retrieval_graphs("sasrec", (wire.HISTORY,), config.dim, top_k)
 
 
 def _batches(dataset: Dataset, config: SASRecConfig, rng: np.random.Generator) -> Iterator[Batch]:

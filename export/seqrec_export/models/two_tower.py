@@ -16,24 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from seqrec_export import graph, layers, losses
-from seqrec_export.batches import Indices, num_batches, shuffled
-from seqrec_export.evaluation import basket_metrics
-from seqrec_export.graph import (
-    Batch,
-    Graph,
-    Metrics,
-    Model,
-    Spec,
-    Tolerance,
-)
-from seqrec_export.histories import Dataset, Part
-from seqrec_export.interactions import SECONDS_PER_DAY, months
-from seqrec_export.item_search import Catalogue, Search, best_items, exact, int8_search
-from seqrec_export.ragged import Ragged
-from seqrec_export.retrieval import candidate_scorer
-from seqrec_export.settings import SHARE, TWO_OR_MORE, WIDTH, Range, Settings, setting
-from seqrec_export.vocabulary import NUM_RESERVED, UNKNOWN
+from seqrec_export.contract import Graph, Spec, Tolerance
+from seqrec_export.data.batches import Indices, num_batches, shuffled
+from seqrec_export.data.histories import Dataset, Part
+from seqrec_export.data.interactions import SECONDS_PER_DAY, months
+from seqrec_export.data.vocabulary import NUM_RESERVED, UNKNOWN
+from seqrec_export.evaluation.metrics import Metrics
+from seqrec_export.evaluation.ranking import basket_metrics
+from seqrec_export.models import wire
+from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.retrieval import candidate_scorer
+from seqrec_export.models.settings import SHARE, TWO_OR_MORE, WIDTH, Range, Settings, setting
+from seqrec_export.nn import layers, losses
+from seqrec_export.nn.item_search import Catalogue, Search, best_items, exact, int8_search
+from seqrec_export.nn.ragged import Ragged
 
 ITEM_FEATURES = ("garment_group_name", "index_group_name")
 _ITEM_ROWS_AT_ONCE = 65_536
@@ -161,8 +157,8 @@ def _drop(indices: Tensor, rate: float) -> Tensor:
 
 def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
     """What Triton serves. Bought articles are recommended again: people buy them again."""
-    query = (graph.USER_ID, graph.AGE, graph.MONTH)
-    user = graph.user_embedding(config.dim)
+    query = (wire.USER_ID, wire.AGE, wire.MONTH)
+    user = wire.user_embedding(config.dim)
     known = Spec(
         name="known_items",
         dtype="int32",
@@ -217,7 +213,7 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
             meaning="the articles nearest to a customer at a time of the year",
             function=recommend,
             inputs=query,
-            outputs=(*graph.ranked_items(top_k), known),
+            outputs=(*wire.ranked_items(top_k), known),
             tolerance=_UNIT_TOLERANCE,
             catalogue=catalogue,
             int8_search=lambda net: int8_search(net.catalogue, top_k),

@@ -1,0 +1,1 @@
+"""What asks a server: the Python client, and the sources for other languages."""

@@ -1,0 +1,1 @@
+"""Metrics, and the rank of held-out items among the whole catalogue."""

@@ -1,0 +1,231 @@
+"""A run's graphs on disk: exported once, verified, and ready to be published.
+
+<run>/onnx/<graph>/model.onnx  config.pbtxt  contract.json
+                   parity.json  golden.json     after verification
+<run>/onnx/export.json         what they were made from; an equal key exports nothing again
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from seqrec_export.contract import ITEM_PRECISIONS, Graph, ItemPrecision
+from seqrec_export.errors import SeqrecError
+from seqrec_export.export.onnx_export import DATA_FILE, MODEL_FILE, export_graph
+from seqrec_export.export.triton_config import (
+    CONFIG_FILE,
+    CONTRACT_FILE,
+    config_text,
+    contract,
+    model_config,
+)
+from seqrec_export.folders import (
+    naming,
+    read_json,
+    recover,
+    remove,
+    replace_folder,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_text,
+)
+from seqrec_export.models.settings import TOP_K
+from seqrec_export.training.train import Run, alone, library_versions
+
+DEFAULT_TOP_K = 100
+DEFAULT_ITEM_PRECISION: ItemPrecision = "float32"
+EXPORT_FILE = "export.json"
+PARITY_FILE = "parity.json"
+# Nothing else of an export is served.
+VERIFIED_FILES = (MODEL_FILE, DATA_FILE, CONFIG_FILE, CONTRACT_FILE)
+_SOURCES = (
+    "nn/layers.py",
+    "nn/ragged.py",
+    "export/row_checks.py",
+    "contract.py",
+    "nn/item_search.py",
+    "models/wire.py",
+    "models/retrieval.py",
+    "export/onnx_export.py",
+    "export/string_lookup.py",
+    "export/triton_config.py",
+)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One run's graphs as ONNX files."""
+
+    run: Run
+    top_k: int
+    item_precision: ItemPrecision
+    folder: Path
+    graphs: dict[str, Graph]
+    fresh: bool  # False where an earlier export was still right
+
+    def model_file(self, name: str) -> Path:
+        """The ONNX file of one graph."""
+        return self.folder / name / MODEL_FILE
+
+    def size(self, name: str) -> int:
+        """Bytes of one graph's ONNX file and its weights."""
+        files = (self.folder / name / file for file in (MODEL_FILE, DATA_FILE))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+
+def export_run(
+    run: Run,
+    top_k: int | None = None,
+    item_precision: ItemPrecision | None = None,
+    report: Report = lambda _: None,
+) -> Exported:
+    """Export every graph of a run, unless it lies there from the same weights and code.
+
+    Without `top_k` or `item_precision`, they are those of the last export of the run.
+    """
+    with alone(run.path):
+        return _export_run(run, top_k, item_precision, report)
+
+
+def _export_run(
+    run: Run, top_k: int | None, item_precision: ItemPrecision | None, report: Report
+) -> Exported:
+    folder = run.path / "onnx"
+    last = _last_export(folder, needed=top_k is None or item_precision is None)
+    if top_k is None:
+        top_k = last.get("asked_top_k", DEFAULT_TOP_K)
+    top_k = TOP_K.checked(top_k)
+    asked, top_k = top_k, min(top_k, run.vocabularies["items"].num_rows)
+    if item_precision is None:
+        item_precision = last.get("item_precision", DEFAULT_ITEM_PRECISION)
+    if last and item_precision != last["item_precision"]:
+        report(f"{run.model.name}: item vectors in {item_precision}, not {last['item_precision']}")
+    graphs = _graphs(run, top_k, item_precision)
+    key = _export_key(run, top_k, item_precision)
+    files = {name: file_hashes(folder / name) for name in graphs}
+    fresh = last.get("key") != key or last.get("files") != files
+    if fresh:
+        made = {"top_k": top_k, "asked_top_k": asked, "item_precision": item_precision}
+        beside = run.path / ".onnx.part"
+        remove(beside)
+        try:
+            _write(run, graphs, {"key": key, **made}, beside, report)
+            replace_folder(beside, folder)
+        finally:
+            remove(beside)  # after a full disk, a part of an export would only fill it
+    return Exported(
+        run=run,
+        top_k=top_k,
+        item_precision=item_precision,
+        folder=folder,
+        graphs=graphs,
+        fresh=fresh,
+    )
+
+
+def _write(
+    run: Run, graphs: Mapping[str, Graph], made: Mapping[str, Any], folder: Path, report: Report
+) -> None:
+    for name, graph in graphs.items():
+        report(f"exporting {name}")
+        metadata = {
+            "run_key": made["key"],
+            "model": run.model.name,
+            "item_precision": graph.item_precision,
+        }
+        with naming(folder / name):  # onnx does not say where a disk is full
+            export_graph(graph, run.net, run.vocabularies, folder / name, metadata)
+        write_text(folder / name / CONFIG_FILE, config_text(model_config(graph)))
+        write_json(folder / name / CONTRACT_FILE, contract(graph))
+    files = {name: file_hashes(folder / name) for name in graphs}
+    write_json(folder / EXPORT_FILE, {**made, "files": files})
+
+
+def find_export(run: Run) -> Exported:
+    """The last export of a run, as it lies there. Raises SeqrecError if there is none."""
+    folder = run.path / "onnx"
+    with alone(run.path):
+        last = _last_export(folder, needed=True)
+    if not last:
+        raise SeqrecError(f"{run.path} holds no export; run `seqrec-export export` first")
+    top_k, item_precision = last["top_k"], last["item_precision"]
+    return Exported(
+        run=run,
+        top_k=top_k,
+        item_precision=item_precision,
+        folder=folder,
+        graphs=_graphs(run, top_k, item_precision),
+        fresh=False,
+    )
+
+
+def _graphs(run: Run, top_k: int, item_precision: ItemPrecision) -> dict[str, Graph]:
+    graphs = run.model.graphs(run.config, top_k)
+    scale = run.model.scale(run.net)
+    return {
+        name: graph.with_precision(item_precision).with_scale(scale)
+        for name, graph in graphs.items()
+    }
+
+
+def _last_export(folder: Path, *, needed: bool) -> dict[str, Any]:
+    """What export.json says, by who is alone there; empty if there is none.
+
+    Raises SeqrecError if it is damaged and `needed`: nobody knows then what was exported.
+    """
+    recover(folder)
+    file = folder / EXPORT_FILE
+    if not file.exists():
+        return {}
+    try:
+        last = {"item_precision": DEFAULT_ITEM_PRECISION, **read_json(file)}
+        for key in ("top_k", "asked_top_k"):
+            last[key] = int(last.get(key, last["top_k"]))
+        if last["item_precision"] not in ITEM_PRECISIONS:
+            raise ValueError(f"item_precision is {last['item_precision']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        if not needed:
+            return {}
+        raise SeqrecError(
+            f"{file} is damaged ({error}), so that nobody knows what the run was exported with; "
+            "run `seqrec-export export` with --top-k and --item-precision, which writes it anew"
+        ) from error
+    return last
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of VERIFIED_FILES in one graph's folder, by file; a missing one is left out."""
+    files = [folder / name for name in VERIFIED_FILES]
+    return {file.name: sha256_file(file) for file in files if file.exists()}
+
+
+@cache
+def _source_hash(model_name: str) -> str:
+    here = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in (*(here / name for name in _SOURCES), here / "models" / f"{model_name}.py"):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _export_key(run: Run, top_k: int, item_precision: ItemPrecision) -> str:
+    vocabularies = sorted((run.path / "vocabulary").glob("*.parquet"))
+    return sha256_json(
+        {
+            "weights": sha256_file(run.path / "weights.safetensors"),
+            "config": sha256_file(run.path / "config.json"),
+            "vocabularies": [sha256_file(file) for file in vocabularies],
+            "top_k": top_k,
+            "item_precision": item_precision,
+            "source": _source_hash(run.model.name),
+            "versions": library_versions(),
+        }
+    )

@@ -1,0 +1,85 @@
+"""The three graphs of a model that recommends from its catalogue."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from seqrec_export.contract import EMBEDDING_TOLERANCE, SCORE_TOLERANCE, Graph, Spec
+from seqrec_export.models import wire
+from seqrec_export.nn import layers
+from seqrec_export.nn.item_search import Catalogue, Search, best_items, exact, int8_search
+from seqrec_export.nn.ragged import Ragged
+
+
+class _Retriever(Protocol):
+    @property
+    def catalogue(self) -> Catalogue: ...
+    def encode(self, history: Ragged, *rest: Any) -> Tensor: ...
+    def score(self, user: Tensor, candidates: Ragged) -> Tensor: ...
+
+
+def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) -> dict[str, Graph]:
+    """`<name>`, `<name>_encoder` and `<name>_scorer`; the first input is the history.
+
+    The fused graph removes what the history holds, all of it and not only the model's window, and
+    answers with popularity where it knows none of the history.
+    """
+
+    def catalogue(net: _Retriever, history: Ragged, *rest: Any) -> Tensor:
+        scores = net.catalogue.scores(net.encode(history, *rest))
+        assert net.catalogue.popularity is not None
+        known = layers.known_items(history)
+        scores = layers.cold_start(scores, known, net.catalogue.popularity)
+        return layers.mask_seen(scores, history)
+
+    def recommend(
+        net: _Retriever, history: Ragged, *rest: Any, search: Search = exact
+    ) -> tuple[Tensor, ...]:
+        known = layers.known_items(history)
+        user = net.encode(history, *rest)
+        return (*best_items(search, net.catalogue, user, top_k, history, known), known)
+
+    def encode(net: _Retriever, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
+        return net.encode(history, *rest), layers.known_items(history)
+
+    user = wire.user_embedding(dim)
+    return {
+        name: Graph(
+            name=name,
+            meaning="the next items for a history, what it already holds left out",
+            function=recommend,
+            inputs=inputs,
+            outputs=(*wire.ranked_items(top_k), wire.KNOWN_ITEMS),
+            tolerance=SCORE_TOLERANCE,
+            catalogue=catalogue,
+            int8_search=lambda net: int8_search(net.catalogue, top_k),
+        ),
+        f"{name}_encoder": Graph(
+            name=f"{name}_encoder",
+            meaning="a history as a vector",
+            function=encode,
+            inputs=inputs,
+            outputs=(user, wire.KNOWN_ITEMS),
+            tolerance=EMBEDDING_TOLERANCE,
+        ),
+        f"{name}_scorer": candidate_scorer(name, user),
+    }
+
+
+def candidate_scorer(name: str, user: Spec) -> Graph:
+    """`<name>_scorer`: scores of given candidates for a vector of `<name>_encoder`."""
+
+    def score(net: _Retriever, user: Tensor, candidates: Ragged) -> tuple[Tensor, ...]:
+        scores = net.score(layers.finite(user), candidates)
+        return (layers.mask_unknown(scores, candidates.values),)
+
+    return Graph(
+        name=f"{name}_scorer",
+        meaning=f"scores of given candidates for a vector of {name}_encoder",
+        function=score,
+        inputs=(user, wire.CANDIDATES),
+        outputs=(wire.SCORES,),
+        tolerance=SCORE_TOLERANCE,
+    )

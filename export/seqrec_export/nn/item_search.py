@@ -1,0 +1,216 @@
+"""The best items of a catalogue for a user's vector: exactly, or with int8 vectors in front.
+
+Both are plain ONNX operators once exported; what was tried beside them stands in bench/LOG.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
+from seqrec_export.nn.layers import LOWEST
+from seqrec_export.nn.ragged import Ragged, row_numbers
+
+_CANDIDATES = 2  # times top_k: how many of the best by int8 are scored exactly
+_USER_LEVELS = 63  # two products then fit into 16 bits, where some processors add them up
+_ITEM_LEVELS = 126  # one less than int8 has: `_whole` may add one
+_BIAS_SHARE = 0.5  # how large the bias's column is, beside all the others together
+_MASKED = torch.iinfo(torch.int32).min
+_ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a user's vector is multiplied with, and what answers where nothing is known."""
+
+    vectors: Tensor  # (V, D)
+    bias: Tensor | None = None  # (V,)
+    popularity: Tensor | None = None  # (V,)
+
+    def scores(self, user: Tensor) -> Tensor:
+        """(B, D) -> (B, V)."""
+        return F.linear(user, self.vectors, self.bias)
+
+    def masked_bias(self) -> Tensor:
+        """(V,) with reserved indices at LOWEST. ONNX Runtime computes it once, at load."""
+        bias = self.vectors.new_zeros(len(self.vectors)) if self.bias is None else self.bias
+        return _without_reserved(bias)
+
+
+class Search(Protocol):
+    """Finds the best items by their vectors and biases alone."""
+
+    def __call__(
+        self, catalogue: Catalogue, user: Tensor, top_k: int, seen: Ragged | None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, D), item indices -> (B, K) scores, best first, (B, K) item indices.
+
+        Reserved indices and what a user has seen score LOWEST.
+        """
+
+
+def best_items(
+    search: Search,
+    catalogue: Catalogue,
+    user: Tensor,
+    top_k: int,
+    seen: Ragged | None = None,
+    known: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(B, D), item indices, (B, 1) known items -> (B, K) item indices, (B, K) scores, best first.
+
+    Where nothing is known, the most popular items. Reserved indices and what a user has seen never
+    come back; where the catalogue has no more items, the index is PAD and the score LOWEST.
+    """
+    scores, items = search(catalogue, user, top_k, seen)
+    if known is not None and catalogue.popularity is not None:
+        # A row without a known item has seen none, so that all of them get the same answer, which
+        # ONNX Runtime computes once, at load.
+        popularity, popular = _without_reserved(catalogue.popularity).topk(top_k)
+        scores = torch.where(known > 0, scores, popularity)
+        items = torch.where(known > 0, items, popular)
+    return torch.where(scores > LOWEST, items, PAD), scores
+
+
+def exact(
+    catalogue: Catalogue, user: Tensor, top_k: int, seen: Ragged | None
+) -> tuple[Tensor, Tensor]:
+    """The search over all vectors as they are."""
+
+    def of_many(user: Tensor, vectors: Tensor, bias: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+        scores = F.linear(user, vectors, bias)
+        if seen:
+            items, ends = seen
+            scores = _masked(scores, row_numbers(items, ends), items, LOWEST)
+        return tuple(scores.topk(top_k, dim=1))
+
+    def of_one(user: Tensor, vectors: Tensor, bias: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+        scores = torch.matmul(vectors, user[:, :, None]).squeeze(2) + bias
+        if seen:
+            items, _ = seen
+            scores = _masked(scores, torch.zeros_like(items), items, LOWEST)
+        return tuple(scores.topk(top_k, dim=1))
+
+    lists = () if seen is None else (seen.values, seen.ends)
+    operands = (user, catalogue.vectors, catalogue.masked_bias(), *lists)
+    if not torch.compiler.is_exporting():
+        scores, items = of_many(*operands)
+    else:
+        # ONNX Runtime lays out a matrix on the right for many rows when it loads it, and takes
+        # twice as long for one row with that. A matrix on the left it reads as it is.
+        size = torch.onnx.ops.symbolic("Size", (user,), dtype=torch.int64, shape=(), version=13)
+        scores, items = torch.cond(size == user.shape[1], of_one, of_many, operands)
+    return scores, items
+
+
+class Int8Search(nn.Module):
+    """Candidates by int8 vectors, a quarter of the bytes; then their exact scores.
+
+    ONNX Runtime multiplies int8 fast for a single user only if the user's vector is unsigned, with
+    no zero point: the 64 added to it for that counts too, times the sum of an item's components.
+    So the vectors are turned into a space where every item's components add up to 0. That spreads
+    large components over all, the bias among them: one scale serves the whole catalogue.
+    """
+
+    items: Tensor  # (1, W, V) int8; without the first axis it would be laid out for many rows
+    turn: Tensor  # (W, D)
+    offset: Tensor  # (W,) what every user's turned vector has besides, for the bias
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__()
+        vectors = catalogue.vectors.detach()
+        real = slice(NUM_RESERVED, None)
+        # What all items share changes no order, and would take levels from what they do not.
+        center = vectors[real].mean(dim=0)
+        bias, share = vectors.new_zeros(len(vectors)), 0.0
+        if catalogue.bias is not None:
+            bias = catalogue.bias.detach() - catalogue.bias.detach()[real].mean()
+            norm = float((vectors[real] - center).square().sum(dim=1).mean().sqrt())
+            share = float(bias[real].square().mean().sqrt()) / (_BIAS_SHARE * norm or 1.0)
+        column = bias / (share or 1.0)
+        basis = _zero_sum_basis(vectors.shape[1] + 1)
+
+        def turned() -> Iterator[tuple[slice, Tensor]]:
+            for start in range(0, len(vectors), _ROWS_AT_ONCE):
+                rows = slice(start, start + _ROWS_AT_ONCE)
+                part = torch.cat([vectors[rows] - center, column[rows, None]], dim=1)
+                yield rows, part.double() @ basis
+
+        largest = max(float(part.abs().max()) for _, part in turned())
+        items = torch.empty(1, basis.shape[1], len(vectors), dtype=torch.int8)
+        for rows, part in turned():
+            items[0, :, rows] = _whole(part * (_ITEM_LEVELS / (largest or 1.0))).T
+        self.register_buffer("items", items)
+        self.register_buffer("turn", basis[:-1].T.float().contiguous())
+        self.register_buffer("offset", (basis[-1] * share).float())
+
+    def coarse_scores(self, user: Tensor) -> Tensor:
+        """(B, D) -> (B, V) int32, each row in a scale of its own."""
+        turned = F.linear(user, self.turn, self.offset)
+        largest = turned.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        levels = (turned / largest * _USER_LEVELS).round() + (_USER_LEVELS + 1)
+        if not torch.compiler.is_exporting():
+            return (levels.double() @ self.items[0].double()).to(torch.int32)
+        scores = torch.onnx.ops.symbolic(
+            "MatMulInteger",
+            (levels.to(torch.uint8), self.items),
+            dtype=torch.int32,
+            shape=(1, user.shape[0], self.items.shape[2]),
+            version=10,
+        )
+        return scores.squeeze(0)
+
+    def forward(
+        self, catalogue: Catalogue, user: Tensor, top_k: int, seen: Ragged | None
+    ) -> tuple[Tensor, Tensor]:
+        """A `Search`, which may miss an item whose score is close to the last one's."""
+        coarse = self.coarse_scores(user)
+        if seen is not None:
+            coarse = _masked(coarse, seen.rows, seen.values, _MASKED)
+        coarse, items = coarse.topk(_candidates(top_k), dim=1, sorted=False)
+        scores = torch.matmul(F.embedding(items, catalogue.vectors), user[:, :, None])
+        scores = (scores + F.embedding(items, catalogue.masked_bias()[:, None])).squeeze(2)
+        scores, places = torch.where(coarse > _MASKED, scores, LOWEST).topk(top_k, dim=1)
+        return scores, items.gather(1, places)
+
+
+def int8_search(catalogue: Catalogue, top_k: int) -> Search:
+    """`Int8Search`, or `exact` where the candidates would be the whole catalogue."""
+    return Int8Search(catalogue) if _candidates(top_k) < len(catalogue.vectors) else exact
+
+
+def _candidates(top_k: int) -> int:
+    return _CANDIDATES * top_k + NUM_RESERVED
+
+
+def _without_reserved(scores: Tensor) -> Tensor:
+    reserved = torch.arange(NUM_RESERVED, device=scores.device)
+    return scores.index_fill(0, reserved, LOWEST)
+
+
+def _masked(scores: Tensor, rows: Tensor, items: Tensor, lowest: float) -> Tensor:
+    return scores.index_put((rows, items), scores.new_full((1,), lowest))
+
+
+def _zero_sum_basis(dim: int) -> Tensor:
+    """(D, W) float64: orthonormal rows that each add up to 0, the waves of a cosine transform."""
+    width = -(-(dim + 1) // 4) * 4  # processors take int8 by fours
+    waves = torch.arange(1, dim + 1, dtype=torch.float64)[:, None]
+    places = torch.arange(width, dtype=torch.float64) + 0.5
+    return torch.cos(waves * places * (math.pi / width)) * math.sqrt(2 / width)
+
+
+def _whole(x: Tensor) -> Tensor:
+    """(N, W) whose rows add up to 0 -> int8 whose rows do, too; no component is off by over 1."""
+    whole = x.round()
+    over = whole.sum(dim=1, keepdim=True)
+    order = (x - whole).argsort(dim=1, stable=True).argsort(dim=1)  # 0 was rounded up the most
+    whole = whole - (order < over).double() + (order >= x.shape[1] + over).double()
+    return whole.to(torch.int8)

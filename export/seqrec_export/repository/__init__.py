@@ -1,0 +1,1 @@
+"""The Triton model repository: publish, roll back, describe."""

@@ -1,0 +1,348 @@
+"""Publishing into a model repository, a version at a time, and describing what lies there.
+
+Every file is copied next to the models, compared there with what was verified, and renamed in: the
+versions of all graphs of a model in a row, then their configs, the manifest last. All of it is on
+the disk before the next step. A crash or a loss of power leaves the old version serving, and never
+a file that Triton might take for a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqrec_export.errors import SeqrecError
+from seqrec_export.export.exported import PARITY_FILE, Exported, file_hashes
+from seqrec_export.export.triton_config import (
+    CONFIG_FILE,
+    CONTRACT_FILE,
+    changed_tensors,
+    model_config,
+)
+from seqrec_export.folders import (
+    copy_file,
+    damaged,
+    move,
+    read_json,
+    remove,
+    sha256_file,
+    sync,
+    write_json,
+    write_text,
+)
+from seqrec_export.models.registry import MODELS
+from seqrec_export.report.page import REPORT_FILE, ModelReport, write_report
+from seqrec_export.repository.published import (
+    VERSION_FILES,
+    difference,
+    looks_whole,
+    models,
+    problems,
+    published_versions,
+    read_contract,
+    read_manifest,
+    reading,
+    rolled_back,
+    served_version,
+    versions,
+    write_manifest,
+    writing,
+)
+from seqrec_export.repository.published import model_config as published_config
+from seqrec_export.repository.upkeep import tidy_writing
+
+METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One model of the repository after `publish`."""
+
+    name: str
+    version: int
+    new: bool  # False: the published version already is this very file
+
+
+def publish(exported: Exported, repository: Path, *, keep: int = 3) -> list[Published]:
+    """Publish every graph of a verified export as the next version; older ones stay for rollback.
+
+    All graphs get the same number. `keep` is how many versions stay, the new one counted. Raises
+    SeqrecError, before anything is written, where the graphs were not verified, are no longer what
+    was verified, or would change a contract under its callers.
+    """
+    if keep < 1:
+        raise SeqrecError(f"--keep is {keep}; the new version itself counts, so give at least 1")
+    verified = {name: _require_verified(exported, name) for name in exported.graphs}
+    with tidy_writing(repository):
+        for name in verified:
+            _require_same_contract(exported, name, repository)
+        version = max((v for n in verified for v in versions(repository / n)), default=0)
+        new = not _lies_there(verified, repository, version)
+        if new:
+            version = 1 + max((v for n in verified for v in _numbers(repository, n)), default=0)
+        try:
+            _put_in(exported, verified, repository, version, new=new, keep=keep)
+        except OSError:
+            if new:
+                _take_out(repository, verified, version)
+            raise
+        _write_report(repository)
+    return [Published(name=name, version=version, new=new) for name in verified]
+
+
+def _put_in(
+    exported: Exported,
+    verified: Mapping[str, Mapping[str, str]],
+    repository: Path,
+    version: int,
+    *,
+    new: bool,
+    keep: int,
+) -> None:
+    if new:
+        staged = {n: _stage(exported, n, repository, files) for n, files in verified.items()}
+        for name, files in staged.items():
+            _move_in(files, repository / name, version)
+    for name in verified:
+        # The config comes last: without it Triton does not take the folder for a model.
+        if new or not (repository / name / CONFIG_FILE).exists():
+            text = (exported.folder / name / CONFIG_FILE).read_text("utf-8")
+            write_text(repository / name / CONFIG_FILE, text)
+    sync(repository)
+    before = published_versions(repository)
+    listed = {name: {*before.get(name, ()), version} for name in verified}
+    stay = {name: _to_keep(repository, name, listed[name], keep) for name in verified}
+    write_manifest(repository, {name: listed[name] & stay[name] for name in verified})
+    for name in verified:
+        _drop(repository, name, stay[name])
+
+
+def _take_out(repository: Path, names: Iterable[str], version: int) -> None:
+    """Leave nothing of a version that could not be published to the end, as on a full disk."""
+    for name in names:
+        folder = repository / name
+        if version not in (read_manifest(repository) or {}).get(name, {}):
+            _drop(repository, name, {*_numbers(repository, name)} - {version})
+            if (
+                folder.is_dir()
+                and not versions(folder)
+                and not rolled_back(repository, name).exists()
+            ):
+                remove(folder)
+
+
+def _require_verified(exported: Exported, name: str) -> dict[str, str]:
+    """sha256 of the files that the graph's verdict was spoken on, which are the files there."""
+    file = exported.folder / name / PARITY_FILE
+    verdict = read_json(file) if file.exists() else {"files": {}}
+    found = file_hashes(file.parent)
+    try:
+        ok, verified = bool(verdict.get("ok")), dict(verdict["files"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(file, error) from error
+    if wrong := {n for n in verified | found if verified.get(n) != found.get(n)}:
+        raise SeqrecError(
+            f"{file.parent} was not verified as it lies there ({', '.join(sorted(wrong))});"
+            " run `seqrec-export export`, which verifies it"
+        )
+    if not ok:
+        raise SeqrecError(f"{name} differs from PyTorch, see {file}; it is not published")
+    return verified
+
+
+def _require_same_contract(exported: Exported, name: str, repository: Path) -> None:
+    file = repository / name / CONFIG_FILE
+    if not file.exists():
+        return
+    old, new = published_config(repository, name), model_config(exported.graphs[name])
+    for kind in ("input", "output"):
+        if changed := changed_tensors(old, new, kind):
+            before, after = ([pair[i] for pair in changed.values()] for i in (0, 1))
+            raise SeqrecError(
+                f"{name} is published in {repository} with other {kind}s ({', '.join(changed)}: "
+                f"{before} became {after}); "
+                "its callers would break: publish into another repository, or keep dim and top-k"
+            )
+
+
+def _numbers(repository: Path, name: str) -> set[int]:
+    """Every number that was given to a version of a model, as far as anything tells."""
+    listed = (read_manifest(repository) or {}).get(name, {})
+    return {*versions(repository / name), *versions(rolled_back(repository, name)), *listed}
+
+
+def _lies_there(verified: Mapping[str, Mapping[str, str]], repository: Path, version: int) -> bool:
+    """Whether every graph has this version already, made of the same files, and undamaged."""
+    manifest = read_manifest(repository) or {}
+    for name, files in verified.items():
+        folder = repository / name / str(version)
+        expected = {n: sha256 for n, sha256 in files.items() if n in VERSION_FILES}
+        listed = manifest.get(name, {}).get(version, {}).get("files", {})
+        if not folder.is_dir() or difference(folder, expected) or difference(folder, listed):
+            return False
+    return True
+
+
+def _stage(
+    exported: Exported, name: str, repository: Path, verified: Mapping[str, str]
+) -> dict[str, Path]:
+    """Copy a graph's files into the repository; where each is, by name.
+
+    As files of the repository, which Triton never looks at. Raises SeqrecError if a copy is not
+    what was verified.
+    """
+    staged = {}
+    for source in sorted((exported.folder / name).iterdir()):
+        staged[source.name] = repository / f".{name}.{source.name}.part"
+        copy_file(source, staged[source.name])
+    for file, sha256 in verified.items():
+        if sha256_file(staged[file]) != sha256:
+            size = staged[file].stat().st_size
+            raise SeqrecError(
+                f"{exported.folder / name / file} was not copied well: it has {size} bytes now;"
+                " publish again"
+            )
+    staged[METRICS_FILE] = repository / f".{name}.{METRICS_FILE}.part"
+    write_json(staged[METRICS_FILE], dict(exported.run.metrics))
+    return staged
+
+
+def _move_in(staged: Mapping[str, Path], folder: Path, version: int) -> None:
+    folder.mkdir(exist_ok=True)
+    half = folder / f".{version}.part"
+    half.mkdir()
+    for name, path in staged.items():
+        if name not in (CONFIG_FILE, CONTRACT_FILE):
+            path.rename(half / name)
+    sync(half)
+    staged[CONTRACT_FILE].replace(folder / CONTRACT_FILE)
+    staged[CONFIG_FILE].unlink()
+    move(half, folder / str(version))
+
+
+def _to_keep(repository: Path, name: str, listed: set[int], keep: int) -> set[int]:
+    """The versions of a model that stay: the newest `keep` of those that can be served.
+
+    Others (rolled back, damaged, not published to the end) do not count. They go first: all of
+    them as soon as one goes that could be served, and before that they are `keep` at most.
+    """
+    manifest = read_manifest(repository) or {}
+    entries, newest = manifest.get(name, {}), max(listed)
+    good = sorted(
+        v
+        for v in listed & {*versions(repository / name)}
+        if v == newest or v not in entries or looks_whole(repository / name / str(v), entries[v])
+    )
+    others = sorted(_numbers(repository, name) - {*good})
+    return {*good[-keep:], *(others[-keep:] if len(good) <= keep else ())}
+
+
+def _drop(repository: Path, name: str, stay: set[int]) -> None:
+    """Rename, then delete: half a version must not stand there as one."""
+    for folder in (repository / name, rolled_back(repository, name)):
+        for version in set(versions(folder)) - stay:
+            trash = repository / name / f".{version}.part"
+            move(folder / str(version), trash)
+            remove(trash)
+
+
+def report_again(repository: Path) -> None:
+    """Write report.html anew, after another version has become the newest."""
+    with writing(repository):
+        _write_report(repository)
+
+
+def _write_report(repository: Path) -> None:
+    """report.html over the newest listed version of every model that this version knows.
+
+    A damaged one is left out: `inspect` says what is wrong with it.
+    """
+    manifest = read_manifest(repository) or {}
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for name, listed in manifest.items():
+        if listed:
+            folder, files = repository / name / str(max(listed)), listed[max(listed)]["files"]
+            read = {n: files[n] for n in (PARITY_FILE, METRICS_FILE) if n in files}
+            if len(read) == 2 and not difference(folder, read):
+                described = describe_version(repository, name, max(listed))
+                entries.setdefault(described["parity"].get("model", ""), []).append(described)
+    reports = [
+        ModelReport.of(MODELS[name], parts[0]["metrics"], [part["parity"] for part in parts])
+        for name, parts in entries.items()
+        if name in MODELS
+    ]
+    title = f"{repository.resolve().name}: what is served"
+    write_report(repository / REPORT_FILE, title, reports)
+
+
+def describe(repository: Path) -> list[dict[str, Any]]:
+    """What `seqrec-export inspect` shows: contract, versions, metrics and parity of each model.
+
+    `problems` holds what is wrong with which version; `served` is the newest sound one, which the
+    rest is of; it is None, and the rest is left out, if there is none. `damage` is what is wrong
+    besides. Waits for who is publishing.
+    """
+    described = []
+    with reading(repository, wait=True):
+        read_manifest(repository)  # nothing can be said if that is damaged
+        for name in models(repository):
+            entry: dict[str, Any] = {"model": name, "versions": [], "problems": {}, "damage": []}
+            described.append(entry | {"served": None, "rolled_back": []})
+            entry = described[-1]
+            try:
+                found = problems(repository, name)
+                sound = [version for version, problem in found.items() if not problem]
+                entry["versions"] = list(found)
+                entry["problems"] = {v: problem for v, problem in found.items() if problem}
+                entry["rolled_back"] = versions(rolled_back(repository, name))
+                if sound:
+                    entry["served"] = sound[-1]
+                    entry |= describe_version(repository, name, sound[-1])
+                entry["contract"] = read_contract(repository, name)
+            except (SeqrecError, OSError) as error:
+                entry["damage"].append(str(error))
+    return described
+
+
+def not_served(exported: Exported, repository: Path) -> str:
+    """How what a repository serves is not this export, for people.
+
+    "" if it is, or if the repository has no such model.
+    """
+    try:
+        there = set(models(repository))
+        for name in exported.graphs:
+            version = served_version(repository, name) if name in there else None
+            if version is None:
+                continue
+            ours = file_hashes(exported.folder / name)
+            wanted = {n: ours[n] for n in VERSION_FILES if n in ours}
+            if difference(repository / name / str(version), wanted):
+                aside = rolled_back(repository, name)
+                same = [v for v in versions(aside) if not difference(aside / str(v), wanted)]
+                which = (
+                    f"this is version {same[-1]}, which was rolled back"
+                    if same
+                    else ("this is another training or export")
+                )
+                return f"{repository} serves version {version} of {name}; {which}"
+    except SeqrecError:  # no repository, or a damaged one, which is not asked about here
+        return ""
+    return ""
+
+
+def describe_version(repository: Path, name: str, version: int) -> dict[str, Any]:
+    """One published version of a model. Raises DamagedError if its files are not what they were."""
+    folder = repository / name / str(version)
+    found = {}
+    for key, file, parts in (
+        ("parity", PARITY_FILE, ("max_abs_diff",)),
+        ("metrics", METRICS_FILE, ("test", "data")),
+    ):
+        found[key] = read_json(folder / file)
+        if not isinstance(found[key], dict) or not all(part in found[key] for part in parts):
+            raise damaged(folder / file, f"without {', '.join(parts)}")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return {"version": version, "bytes": size, **found}

@@ -1,0 +1,1 @@
+"""Triton as a supervised process."""

@@ -1,0 +1,344 @@
+"""The one training loop: Lightning's Trainer, the same for every model."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from seqrec_export.data.histories import Dataset
+from seqrec_export.errors import SeqrecError
+from seqrec_export.evaluation.metrics import Metrics
+from seqrec_export.folders import recover
+from seqrec_export.models.model import Batch, Model
+from seqrec_export.training.checkpoints import BEST, CURVE, LAST, PlainCheckpoints
+from seqrec_export.training.row_adam import HIGHEST_BETA2, RowAdam
+
+_LOOK_EVERY = 100  # steps between two looks at the loss: each waits for the device
+_MISSING = {
+    "leave_one_out": "the event before the last of each user with three events or more",
+    "last_rating": "the event before the last of nine in ten users with three events or more",
+    "time": "the tenth of the time before the last tenth",
+}
+_PRECISION: dict[str, Any] = {"float32": 32, "bfloat16": "bf16-mixed"}
+
+
+class DivergedError(SeqrecError):
+    """A training whose numbers are none any more."""
+
+
+def resolved(model: Model, config: Any) -> Any:
+    """The config with the precision that `auto` means on this machine."""
+    if config.precision != "auto":
+        return config
+    fast = torch.cuda.is_available() or (model.cpu_bfloat16 and _multiplies_bfloat16())
+    return replace(config, precision="bfloat16" if fast else "float32")
+
+
+def require_targets(model: Model, dataset: Dataset, config: Any, source: str) -> None:
+    """Raise SeqrecError if there is nothing to train on, or nothing to choose the epoch by."""
+    if not model.num_batches(dataset, config):
+        raise SeqrecError(
+            f"{source} leaves {model.name} nothing to train on: {len(dataset.train)} training "
+            "events make no step with these settings; give a longer log"
+        )
+    if not model.choosing(dataset):
+        raise SeqrecError(
+            f"{source} leaves {model.name} nothing held out to choose the epoch by, which takes "
+            f"{_MISSING[model.split]}, and there is none; give a longer log"
+        )
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises SeqrecError where numpy, PyTorch or CUDA ask for more memory than there is."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = ("allocate memory", "out of memory", "Storage size calculation overflowed")
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
+            raise
+        said = str(error).partition("\n")[0][:200] or "none is left"  # Python's own says nothing
+        raise SeqrecError(
+            f"there is not enough memory: {said}; lower batch_size, max_length or the sizes of the "
+            "network"
+        ) from error
+
+
+class _Epoch(IterableDataset[Batch]):
+    """Batches that depend on the seed and the epoch only, so that a resumed run sees the same."""
+
+    def __init__(self, model: Model, dataset: Dataset, config: Any, seed: int) -> None:
+        self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
+        self.epoch = 0
+        self.length = model.num_batches(dataset, config)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: Lightning makes the first iterator before it says which epoch begins.
+        rng = np.random.default_rng([self.seed, self.epoch])
+        yield from self.model.batches(self.dataset, self.config, rng)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class _Clock:
+    """What a training has taken, with what it had taken when it was resumed."""
+
+    def __init__(self) -> None:
+        self.before = {"seconds": 0.0, "cpu_seconds": 0.0}
+        self._began, self._began_cpu = time.perf_counter(), time.process_time()
+
+    def spent(self) -> dict[str, float]:
+        return {
+            "seconds": self.before["seconds"] + time.perf_counter() - self._began,
+            "cpu_seconds": self.before["cpu_seconds"] + time.process_time() - self._began_cpu,
+        }
+
+
+class _Fit(lightning.LightningModule):
+    def __init__(self, model: Model, net: Any, dataset: Dataset, config: Any, seed: int) -> None:
+        super().__init__()
+        self.model, self.net, self.dataset, self.config = model, net, dataset, config
+        self.epoch_data = _Epoch(model, dataset, config, seed)
+        self.seed = seed
+        self.curve: list[Metrics] = []
+        self.clock = _Clock()
+        self._rows: RowAdam | None = None
+        # One tensor for all steps: small ones that stay between the large ones that come and go
+        # would fragment the heap by gigabytes.
+        self._loss_sum: Tensor | None = None
+        self._steps = 0
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.epoch_data, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader([0], batch_size=None)  # type: ignore[arg-type]  # one step: the whole part is evaluated at once
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch_data.epoch = self.current_epoch
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # A resumed run has to draw the same dropout masks as one that was never stopped. Not at the
+        # start of the epoch: making an iterator draws too, and a resumed run makes it earlier.
+        if batch_idx == 0:
+            torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        loss: Tensor = self.net.loss(batch)
+        if self._loss_sum is None:
+            self._loss_sum = torch.zeros_like(loss.detach())
+        self._loss_sum += loss.detach()
+        self._steps += 1
+        if self._steps % _LOOK_EVERY == 0:
+            self._check("the loss", float(self._loss_sum))
+        return loss
+
+    def _check(self, name: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        word = "NaN" if math.isnan(value) else "infinite"
+        raise DivergedError(
+            f"{self.model.name}: {name} is {word} in epoch {self.current_epoch + 1}, the "
+            f"training diverges; lower learning_rate, which is {self.config.learning_rate:g}"
+        )
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        if self._loss_sum is not None:
+            self._check("the loss", float(self._loss_sum))
+        weights = [t for t in self.net.state_dict().values() if t.is_floating_point()]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in weights):
+            self._check("a weight", math.nan)
+        with torch.autocast(self.device.type, enabled=False):  # in full precision, as it is served
+            metrics = self.model.evaluate(self.net, self.dataset, self.config, "validation")
+        self._check(self.model.monitor, metrics[self.model.monitor])
+        if self._loss_sum is not None:
+            metrics["loss"] = float(self._loss_sum) / self._steps
+            self.log("loss", metrics["loss"], prog_bar=True, batch_size=1)
+            self._loss_sum, self._steps = None, 0
+        self.curve.append({"epoch": float(self.current_epoch), **metrics})
+        self.log(self.model.monitor, metrics[self.model.monitor], prog_bar=True, batch_size=1)
+        others = metrics.keys() - {"loss", self.model.monitor}
+        self.log_dict({name: metrics[name] for name in others}, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CURVE] = self.curve
+        checkpoint["spent"] = self.clock.spent()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.curve = checkpoint[CURVE]
+        self.clock.before = checkpoint["spent"]
+
+    def on_validation_start(self) -> None:
+        if self._rows is not None:
+            self._rows.catch_up()
+
+    def on_fit_end(self) -> None:
+        if self._rows is not None:
+            self._rows.close()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Adam, by row where that is the same and pays.
+
+        Decay and clipping take the whole gradient; a rate that changes at every step, all rows.
+        """
+        config = self.config
+        rate, betas = config.learning_rate, (0.9, config.adam_beta2)
+        embeddings = [m for m in self.net.modules() if isinstance(m, torch.nn.Embedding)]
+        sparse = [embedding for embedding in embeddings if embedding.sparse]
+        whole = config.weight_decay or config.gradient_clip or torch.cuda.is_available()
+        whole = whole or config.adam_beta2 > HIGHEST_BETA2
+        if sparse and not (whole or config.warmup_steps or not config.lr_decay):
+            self._rows = RowAdam(self.net.parameters(), sparse, lr=rate, betas=betas)
+            return self._rows
+        for embedding in sparse:
+            embedding.sparse = False
+        return torch.optim.Adam(
+            self.net.parameters(), lr=rate, betas=betas, weight_decay=config.weight_decay
+        )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Of `learning_rate` at a step, counted from 0 over the whole training."""
+        warm_up, decay = self.config.warmup_steps, self.config.lr_decay
+        rising = min(1.0, (step + 1) / warm_up) if warm_up else 1.0
+        steps = max(len(self.epoch_data), 1)
+        if decay:
+            return rising * float(decay ** (step // steps))
+        done = min(1.0, step / (steps * self.config.epochs))
+        return rising * (1 + math.cos(math.pi * done)) / 2
+
+
+class _Stopping(EarlyStopping):
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """A training that had stopped when it died is over: not one epoch more."""
+        trainer.should_stop = checkpoint["callbacks"][self.state_key]["stopped_epoch"] > 0
+
+
+class _EpochLines(Callback):
+    """A line an epoch, for a log file, where a bar would leave nothing."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}", file=sys.stderr)
+
+
+def fit(
+    model: Model,
+    net: torch.nn.Module,
+    dataset: Dataset,
+    config: Any,
+    checkpoints: Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+    loggers: Sequence[Logger] = (),
+) -> dict[str, Any]:
+    """Train `net` in place; it ends with the weights of the best validation epoch.
+
+    Returns the curve (metrics per epoch), why training ended, and the wall and CPU seconds that it
+    took. With `resume`, goes on from the last finished epoch under `checkpoints` and ends as if it
+    had never stopped; what it had taken until that epoch counts as well. Raises DivergedError in
+    the epoch in which the loss or the weights are not finite any more.
+    """
+    config = resolved(model, config)
+    _begin(seed)
+    module = _Fit(model, net, dataset, config, seed)
+    stopping = _Stopping(patience=config.patience, monitor=model.monitor, mode=model.mode)
+    best = ModelCheckpoint(
+        checkpoints,
+        BEST,
+        save_top_k=1,
+        enable_version_counter=False,
+        monitor=model.monitor,
+        mode=model.mode,
+    )
+    last = ModelCheckpoint(checkpoints, LAST, save_top_k=1, enable_version_counter=False)
+    for checkpoint in (best, last):
+        checkpoint.FILE_EXTENSION = ""
+    callbacks: list[Callback] = [stopping, best, last]
+    if progress and not sys.stderr.isatty():
+        callbacks.append(_EpochLines())
+    elif progress:
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    trainer = lightning.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=1,
+        precision=_PRECISION[config.precision],
+        max_epochs=config.epochs,
+        gradient_clip_val=config.gradient_clip or None,
+        callbacks=callbacks,
+        plugins=[PlainCheckpoints()],
+        logger=list(loggers),
+        enable_progress_bar=progress and sys.stderr.isatty(),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        deterministic="warn",
+        default_root_dir=checkpoints,
+    )
+    path = checkpoints / LAST
+    recover(path)
+    try:
+        trainer.fit(module, ckpt_path=str(path) if resume and path.exists() else None)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    state = PlainCheckpoints().load_checkpoint(checkpoints / BEST)["state_dict"]
+    net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in state.items()})
+    net.to("cpu").eval()
+    stopped = stopping.stopped_epoch > 0
+    return {
+        "curve": module.curve,
+        "ended": f"no gain in {model.monitor} for {config.patience} epochs"
+        if stopped
+        else f"all {config.epochs} epochs done",
+        **{name: round(value, 2) for name, value in module.clock.spent().items()},
+        "config": asdict(config),
+    }
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it; others would emulate it, slowly."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _begin(seed: int) -> None:
+    """Seeded, deterministic and quiet."""
+    _quieten()
+    lightning.seed_everything(seed, verbose=False)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nobody reads what was never written: filling it would cost up to a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _quieten() -> None:
+    """Lightning greets, advises and counts workers; our batches come ready from this process."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*num_workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

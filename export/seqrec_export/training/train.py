@@ -1,0 +1,246 @@
+"""Train a model into a run folder, in a folder beside it until the run is complete."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from seqrec_export.data.histories import Dataset, prepare
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.raw_requests import RawLog, require_inputs
+from seqrec_export.data.readers import READERS
+from seqrec_export.errors import SeqrecError
+from seqrec_export.folders import remove, replace_folder, sha256_json, write_json
+from seqrec_export.models.model import Model
+from seqrec_export.models.settings import SEED
+from seqrec_export.models.wire import CANDIDATES
+from seqrec_export.training import run as run_folder
+from seqrec_export.training import tracking, unfinished
+from seqrec_export.training.checkpoints import save_tensors
+from seqrec_export.training.fit import DivergedError, enough_memory, fit, require_targets, resolved
+from seqrec_export.training.run import (
+    Run,
+    alone,
+    finished,
+    finished_key,
+    library_versions,
+    load,
+    require_still,
+)
+
+__all__ = [
+    "Run",
+    "alone",
+    "finished",
+    "finished_key",
+    "library_versions",
+    "load",
+    "readers_for",
+    "require",
+    "require_still",
+    "run_key",
+    "train",
+]
+
+_HELD_OUT_ROWS = 64
+_OTHER_CANDIDATES = 19  # beside the one that came
+_WINDOWS_KEPT = 3  # of a history: what the network sees, and more
+
+
+def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
+    """Trainings of the same key give the same weights on the same machine and versions."""
+    return sha256_json(
+        {
+            "model": model.name,
+            "config": asdict(resolved(model, config)),
+            "seed": seed,
+            "data": fingerprint,
+            "versions": library_versions(),
+        }
+    )
+
+
+def require(model: Model, interactions: Interactions) -> None:
+    """Raise SeqrecError if the log lacks a column that the model takes, or it is unreadable."""
+    for column in model.needs:
+        if column in interactions.unreadable:
+            raise SeqrecError(f"{model.name} takes {column}, but {interactions.unreadable[column]}")
+        if getattr(interactions, column) is None:
+            raise SeqrecError(
+                f"{model.name} needs {column}, which {interactions.source} does not have; "
+                f"readers that can give it: {readers_for(model)}"
+            )
+    require_inputs(model.name, model.graphs(model.config(), 1)[model.name].inputs, interactions)
+
+
+def readers_for(model: Model) -> str:
+    """The readers that give everything a model needs, for people."""
+    needed = {_COLUMN[column] for column in model.needs}
+    return ", ".join(name for name, reader in READERS.items() if needed <= reader.provides)
+
+
+_COLUMN = {
+    "ratings": "rating",
+    "event_types": "event_type",
+    "user_features": "user_features",
+    "item_features": "item_features",
+    "sessions": "sessions",
+}
+
+
+@enough_memory()
+def train(
+    model: Model,
+    interactions: Interactions,
+    config: Any,
+    path: Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    retrain: bool = False,
+    progress: bool = True,
+    mlflow: str | None = None,
+) -> Run:
+    """Train, evaluate on the test part once, and write the run folder at `path`.
+
+    Training goes on in a folder beside; the run that was at `path` stays until the new one is
+    complete, and the checkpoints until it is in place: after any error `resume` goes on. `mlflow`
+    is the URI of a tracking server to log to as well. Raises SeqrecError if another process trains
+    for `path`, if `resume` finds a training of other settings or data, and if there is an
+    unfinished one without `resume`; `retrain` drops that. So it does if there is nothing to train
+    on or to choose the epoch by, and of a training that diverges nothing stays.
+    """
+    config, seed = resolved(model, config), SEED.checked(seed)
+    require(model, interactions)
+    description = {
+        "model": model.name,
+        "config": asdict(config),
+        "seed": seed,
+        "source": interactions.source,
+        "fingerprint": interactions.fingerprint,
+        "versions": library_versions(),
+        "key": run_key(model, config, seed, interactions.fingerprint),
+    }
+    unfinished.require_place(path)
+    with unfinished.alone(path), _kept(path):
+        dataset = prepare(interactions, model.split, seed, new_items=model.ranks_new_items)
+        require_targets(model, dataset, config, interactions.source)
+        work = unfinished.begin(path, description, resume=resume, retrain=retrain)
+        # First, because a log that cannot be asked about would be found out after hours.
+        held_out = _held_out(model, config, interactions, dataset, seed)
+        torch.manual_seed(seed)
+        net = model.net(config, dataset.num_rows)
+        net.observe(dataset)  # type: ignore[operator]
+        loggers = tracking.loggers(model.name, config, work, mlflow)
+        history = fit(
+            model,
+            net,
+            dataset,
+            config,
+            unfinished.checkpoints_folder(path),
+            seed=seed,
+            resume=resume,
+            progress=progress,
+            loggers=loggers,
+        )
+        net.finish()  # type: ignore[operator]
+        test = model.evaluate(net, dataset, config, "test")
+        metrics = {
+            "test": test,
+            "baselines": model.baselines(dataset, config, "test"),
+            "validation_baselines": model.baselines(dataset, config, "validation"),  # of the curve
+            "notes": [*dataset.notes, *_without_figures(model, test)],
+            "data": {"source": interactions.source, "fingerprint": interactions.fingerprint},
+            "versions": library_versions(),
+            **history,
+        }
+        tracking.log_results(loggers, metrics)
+        _put_in_place(path, description, net, dataset, held_out, metrics)
+        return load(path)
+
+
+@contextmanager
+def _kept(path: Path) -> Iterator[None]:
+    """Say after a full disk and the like that the training is not lost, and how to go on."""
+    try:
+        yield
+    except DivergedError:
+        remove(unfinished.work_folder(path))  # to go on from there would end here again
+        raise
+    except OSError as error:
+        if not (kept := unfinished.kept(path)):
+            raise
+        raise SeqrecError(f"{error.filename or path}: {error.strerror or error}{kept}") from error
+
+
+def _without_figures(model: Model, test: Mapping[str, float]) -> tuple[str, ...]:
+    if any(name in test for name in model.headline):
+        return ()
+    return (f"nothing of the log is held out to test {model.name} on, so it has no figures",)
+
+
+def _put_in_place(
+    path: Path,
+    description: Mapping[str, Any],
+    net: nn.Module,
+    dataset: Dataset,
+    held_out: list[dict[str, list[Any]]],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write the run beside its place and rename it; only then is its training deleted."""
+    work, staging = unfinished.work_folder(path), unfinished.staging_folder(path)
+    try:
+        write_json(staging / run_folder.CONFIG_FILE, description)
+        curves = work / tracking.TENSORBOARD_FOLDER
+        if curves.exists():
+            shutil.copytree(curves, staging / tracking.TENSORBOARD_FOLDER)
+        save_tensors(_state(net), staging / run_folder.WEIGHTS_FILE)
+        for name, vocabulary in dataset.vocabularies.items():
+            file = staging / run_folder.VOCABULARY_FOLDER / f"{name}.parquet"
+            file.parent.mkdir(exist_ok=True)
+            pq.write_table(pa.table({"id": pa.array(list(vocabulary.ids), pa.string())}), file)
+        write_json(staging / run_folder.HELD_OUT_FILE, held_out)
+        write_json(staging / run_folder.METRICS_FILE, metrics)
+        run_folder.write_files(staging)
+        unfinished.is_complete(path)
+        with alone(path):
+            replace_folder(staging, path)
+    finally:
+        remove(staging)  # a part of a run would only fill the disk
+    remove(work)
+
+
+def _held_out(
+    model: Model, config: Any, interactions: Interactions, dataset: Dataset, seed: int
+) -> list[dict[str, list[Any]]]:
+    """What a caller would have sent just before some events of the test part, and what came."""
+    log, rng = RawLog(interactions), np.random.default_rng(seed)
+    targets = rng.permutation(dataset.test)[:_HELD_OUT_ROWS]
+    window = _WINDOWS_KEPT * getattr(config, "max_length", 1)
+    inputs = model.graphs(config, 1)[model.name].inputs
+    raw = [spec for spec in inputs if spec.name != CANDIDATES.name]
+    rows = []
+    for i in range(len(targets)):
+        at = targets[i : i + 1]
+        request = log.requests(raw, log.users[at], at, log.times[at], window)
+        row: dict[str, list[Any]] = {
+            name: [None if v != v else v for v in values[0].tolist()]
+            for name, values in request.items()
+        }
+        others = rng.choice(dataset.items.strings, _OTHER_CANDIDATES)
+        rows.append(row | {CANDIDATES.name: [log.items[at[0]], *others.tolist()]})
+    return rows
+
+
+def _state(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: t.detach().clone().contiguous() for name, t in net.state_dict().items()}
