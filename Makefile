@@ -41,7 +41,7 @@ lint: $(READY)
 clients: $(READY)
 	@test -e $(REPOSITORY)/manifest.json || \
 		$(BIN)/seqrec-export build --data synthetic --repository $(REPOSITORY)
-	$(BIN)/python tests/conformance.py --repository $(REPOSITORY) --out $(CLIENTS) \
+	PYTHONPATH=tests $(BIN)/python -m support.conformance --repository $(REPOSITORY) --out $(CLIENTS) \
 		$(LANGUAGES:%=--language %) $(CONFORMANCE)
 
 toolchains:
@@ -67,7 +67,7 @@ $(OLD_RUNTIME): $(READY)
 
 # The checked-in part of model_repository/, after a graph's inputs or outputs changed.
 model_repository: $(READY)
-	$(BIN)/python tests/test_checked_in_repository.py
+	PYTHONPATH=tests $(BIN)/python tests/repository/test_checked_in_repository.py
 
 clean:
 	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

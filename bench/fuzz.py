@@ -21,14 +21,13 @@ from pathlib import Path
 from small_models import small_models
 
 # isort: split
-from fuzz_cases import LEAVING_CASES, STAYING_CASES
-from fuzzing import Fuzzer, good_asks, plan, summary
-from load import Load
-from processes import descendants, resident
-from served import Served
-
 from seqrec_export.repository.publish import publish
 from seqrec_export.serving import server
+from support.fuzz_cases import LEAVING_CASES, STAYING_CASES
+from support.fuzzing import Fuzzer, good_asks, plan, summary
+from support.load import Load
+from support.processes import descendants, resident
+from support.served import Served
 
 ROUND = 2500
 Graphs = Mapping[str, Served]

@@ -20,11 +20,10 @@ from statistics import median
 from small_models import small_models
 
 # isort: split
-import swapping
-from load import Load
-from wire import connect, stub
-
 from seqrec_export.repository.publish import publish
+from support import swapping
+from support.load import Load
+from support.wire import connect, stub
 
 CORRUPT_EVERY = 10  # versions
 

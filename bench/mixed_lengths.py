@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from serving import Figures, PerfAnalyzer, batching
 
 from seqrec_export.data.raw_requests import Request
 from seqrec_export.folders import read_json
 from seqrec_export.repository.published import versions
 from seqrec_export.serving import server
+from serving import Figures, PerfAnalyzer, batching
 
 EMPTY_EVERY = 5
 

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import EMBEDDED, GRAPHS, NATIVE_LIKE, TOP_K, Served, backend, running, small_config
-from test_export import copy
-from wire import connect, stub
 
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers.synthetic import generate
@@ -21,6 +18,18 @@ from seqrec_export.repository.publish import publish
 from seqrec_export.serving.server import Server
 from seqrec_export.training.train import load, train
 from seqrec_export.verification.gate import refused, verify
+from support.copies import copy
+from support.served import (
+    EMBEDDED,
+    GRAPHS,
+    NATIVE_LIKE,
+    TOP_K,
+    Served,
+    backend,
+    running,
+    small_config,
+)
+from support.wire import connect, stub
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from served import TOP_K, WINDOW, Served, copied, small_config
 
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.export import runtime
@@ -29,6 +28,7 @@ from seqrec_export.training.train import train
 from seqrec_export.verification.cases import CLASSES, why_not
 from seqrec_export.verification.gate import refused, verify
 from seqrec_export.verification.verdict import CPU, CUDA, CUDA_TF32
+from support.served import TOP_K, WINDOW, Served, copied, small_config
 
 ROOT = Path(__file__).parents[1]
 SMALL_LOG = ("--users", "60", "--items", "50", "--events", "800")

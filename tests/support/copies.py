@@ -1,0 +1,23 @@
+"""A run and its export in another folder."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.training.run import write_files
+from seqrec_export.training.train import load
+from support.served import TOP_K
+
+
+def copy(exported: Exported, path: Path, change: Callable[[dict], None] | None = None) -> Exported:
+    """The same run in another folder, perhaps with other weights, and its export."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(exported.run.path, path)
+    if change is not None:
+        weights = load_file(path / "weights.safetensors")
+        change(weights)
+        save_file(weights, path / "weights.safetensors")
+        write_files(path)
+    return export_run(load(path), TOP_K)
