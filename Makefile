@@ -12,14 +12,14 @@ READY := $(VENV)/.ready
 OLD_RUNTIME := $(VENV)/onnxruntime-1.19
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-# Threads that spin long at OpenMP's barriers train 4 times slower beside any busy process.
+# Threads that spin long at OpenMP's barriers train 4 times slower next to any busy process.
 export GOMP_SPINCOUNT ?= 1000
 
 REPOSITORY ?= model_repository
 LANGUAGES ?= node go java cpp
 CLIENTS ?= build/clients
 CLIENT_PACKAGES = $(sort $(shell cat clients/*/debian-packages))
-# Debian's npm comes with hundreds of packages: not where there is another.
+# Debian's npm comes with hundreds of packages, so it is left out if there is another one.
 NODE_IS_THERE = $(shell command -v node > /dev/null && command -v npm > /dev/null && echo yes)
 
 .PHONY: model_repository demo test check lint install clients toolchains clean

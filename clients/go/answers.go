@@ -19,7 +19,7 @@ type Recommendation struct {
 	KnownItems int // how much of the row the model knew; 0: the answer is the cold start
 }
 
-// Recommend gives each row's best items: all that the model gives, or at most k where k > 0.
+// Recommend gives each row's best items: all that the model gives, or at most k if k > 0.
 func (c *Client) Recommend(
 	ctx context.Context, contract *Contract, rows []Row, k int,
 ) ([]Recommendation, error) {

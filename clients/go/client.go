@@ -147,7 +147,7 @@ func (c *Client) deadline(ctx context.Context) (context.Context, context.CancelF
 	return context.WithTimeout(ctx, c.timeout)
 }
 
-// retry tries again where the server is away for a moment, and only there: whatever else fails
+// retry tries again if the server is away for a moment, and only then: whatever else fails
 // would fail again.
 func (c *Client) retry(ctx context.Context, model string, attempt func() error) error {
 	longest := firstPause

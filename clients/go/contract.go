@@ -15,7 +15,7 @@ const Any = 0
 type Tensor struct {
 	Name     string
 	Datatype string // BYTES, FP32 or INT32
-	Size     int    // how many values a row has; Any where that is up to the row
+	Size     int    // how many values a row has; Any if that is up to the row
 
 	// AlignedWith names the history that an input follows, or is empty. A row has a list of any
 	// length then, parallel to the history; on the wire it is laid out in Size values, so that the
@@ -32,7 +32,7 @@ type Contract struct {
 	Outputs      []Tensor
 }
 
-// ReadContract reads a contract.json, as published beside each model.
+// ReadContract reads a contract.json, as published next to each model.
 func ReadContract(path string) (*Contract, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -54,7 +54,7 @@ func ReadContract(path string) (*Contract, error) {
 	}, nil
 }
 
-// A published tensor's shape is ["batch", 100], or ["batch", "length"] where any length goes.
+// A published tensor's shape is ["batch", 100], or ["batch", "length"] if any length goes.
 type published struct {
 	Name, Datatype string
 	Shape          [2]any

@@ -10,7 +10,7 @@ import (
 // model does not take is InvalidArgument, whoever finds it, and a malformed answer is Internal.
 type Error struct {
 	Code    codes.Code
-	Model   string // empty where the connection cannot be set up
+	Model   string // empty if the connection cannot be set up
 	Address string
 	Message string
 }

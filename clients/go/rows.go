@@ -44,7 +44,7 @@ func (r Row) size(name string) int {
 }
 
 // laidOut is a row's list for an input that follows a history, as it goes over the wire: the value
-// at place Size - j belongs to the history's j-th last event, and is NaN where there is none.
+// at place Size - j belongs to the history's j-th last event, and is NaN if there is none.
 func (r Row) laidOut(tensor Tensor) Floats {
 	values, _ := r[tensor.Name].(Floats)
 	history, _ := r[tensor.AlignedWith].(Strings)

@@ -8,7 +8,7 @@
 
 namespace conformance {
 
-/// Throws std::runtime_error where an answer is not the file's.
+/// Throws std::runtime_error if an answer is not the file's.
 void all_rows(const seqrec::Client& client, const std::vector<Served>& models);
 
 }  // namespace conformance

@@ -1,4 +1,4 @@
-// What has to happen besides the golden answers.
+// What has to happen apart from the golden answers.
 #pragma once
 
 #include <functional>
@@ -18,7 +18,7 @@ struct Servers {
 
 struct Case {
   std::string name;
-  std::function<void()> run;  // throws std::exception where it fails
+  std::function<void()> run;  // throws std::exception if it fails
 };
 
 std::vector<Case> cases(const seqrec::Client& client, const std::vector<Served>& models,

@@ -37,7 +37,7 @@ struct Compare {
     return "";
   }
 
-  // An id may stand elsewhere than in the file where the scores of both places are a tie: either
+  // An id may stand elsewhere than in the file if the scores of both places are a tie: either
   // may be off by the tolerance. An id that the file has not has to tie with its last.
   std::string operator()(const Strings& got) const {
     const Strings& wanted = std::get<Strings>(want.at(name));

@@ -40,7 +40,7 @@ float number(const Json& json) {
 
 std::int32_t integer(const Json& json) { return static_cast<std::int32_t>(json.number_value()); }
 
-// A published shape is ["batch", 100], or ["batch", "length"] where any length goes.
+// A published shape is ["batch", 100], or ["batch", "length"] if any length goes.
 std::vector<seqrec::Tensor> tensors(const Json& entries, bool laid_out) {
   std::vector<seqrec::Tensor> made;
   for (const Json& entry : entries.list_value().values()) {

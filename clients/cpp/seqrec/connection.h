@@ -21,7 +21,7 @@ class Client::Connection {
 
   Deadline deadline(Timeout timeout) const;
 
-  /// Tries again where the server is away for a moment, and only there: whatever else fails would
+  /// Tries again if the server is away for a moment, and only then: whatever else fails would
   /// fail again. Throws Error.
   void retry(const std::string& model, Deadline deadline,
              const std::function<grpc::Status(grpc::ClientContext&)>& attempt) const;

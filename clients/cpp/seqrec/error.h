@@ -15,7 +15,7 @@ class Error : public std::runtime_error {
   Error(grpc::StatusCode code, std::string model, std::string address, std::string message);
 
   grpc::StatusCode code;
-  std::string model;  // empty where the connection cannot be set up
+  std::string model;  // empty if the connection cannot be set up
   std::string address;
   std::string message;
 };

@@ -27,7 +27,7 @@ inline constexpr std::size_t any = 0;
 struct Tensor {
   std::string name;
   std::string datatype;  // BYTES, FP32 or INT32
-  std::size_t size;      // how many values a row has; `any` where that is up to the row
+  std::size_t size;      // how many values a row has; `any` if that is up to the row
 
   /// The history that an input follows, or empty. A row has a list of any length then, parallel to
   /// the history; on the wire it is laid out in `size` values, so that the last one belongs to the
@@ -47,7 +47,7 @@ struct Contract {
 std::size_t size_of(const Row& row, const std::string& input);
 
 /// A row's list for an input that follows a history, as it goes over the wire: the value at place
-/// size - j belongs to the history's j-th last event, and is NaN where there is none.
+/// size - j belongs to the history's j-th last event, and is NaN if there is none.
 Floats laid_out(const Row& row, const Tensor& tensor);
 
 /// Throws std::invalid_argument for what the server would refuse, or would not get as it was meant.

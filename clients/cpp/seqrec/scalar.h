@@ -11,7 +11,7 @@
 
 namespace seqrec {
 
-/// A number, or none. It takes one of any type, and throws Error where T cannot hold it: C++ itself
+/// A number, or none. It takes one of any type, and throws Error if T cannot hold it: C++ itself
 /// would make infinity of 1e39, and another month of 4294967297, without a word.
 template <typename T>
 class Scalar : public std::optional<T> {

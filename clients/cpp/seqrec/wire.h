@@ -22,7 +22,7 @@ struct Batch {
 /// Each list padded to the longest of the batch.
 inference::ModelInferRequest encode(const Contract& contract, Batch batch);
 
-/// The answer's rows, without what padding added. Throws std::runtime_error where it is malformed.
+/// The answer's rows, without what padding added. Throws std::runtime_error if it is malformed.
 std::vector<Row> decode(const Contract& contract, Batch batch,
                         const inference::ModelInferResponse& response);
 

@@ -4,7 +4,7 @@ package models
 
 import "seqrec"
 
-// Float32 is for the fields that are pointers, which are unknown where nil: Float32(31).
+// Float32 is for the fields that are pointers, which are unknown if nil: Float32(31).
 func Float32(value float32) *float32 {
 	return &value
 }

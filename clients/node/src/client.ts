@@ -56,7 +56,7 @@ export class Client {
   readonly #connection: grpc.Client;
   readonly #deadlineMs: number;
 
-  /** Connects at the first call. Throws where a TLS file cannot be read. */
+  /** Connects at the first call. Throws if a TLS file cannot be read. */
   constructor(
     readonly address: string,
     { tls, deadlineMs = 10_000 }: ClientOptions = {},

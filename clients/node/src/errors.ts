@@ -19,7 +19,7 @@ export class SeqrecError extends Error {
   }
 }
 
-/** What is wrong with a row or with an answer, where nobody knows yet who was asked. */
+/** What is wrong with a row or with an answer, as long as nobody knows who was asked. */
 export class FramingError extends Error {
   constructor(
     readonly code: "INVALID_ARGUMENT" | "INTERNAL",

@@ -26,7 +26,7 @@ export interface InferResponse {
   raw_output_contents: Buffer[];
 }
 
-// Beside src/ and dist/ alike.
+// Next to src/ and dist/ alike.
 const PROTOSET = new URL("../inference.protoset", import.meta.url);
 
 const service = loadFileDescriptorSetFromBuffer(readFileSync(PROTOSET), {

@@ -4,7 +4,7 @@ import { codec } from "./datatypes.js";
 import { FramingError } from "./errors.js";
 import type { InferInput, InferResponse } from "./protocol.js";
 
-/** What a row has for an input: one value where the contract's size is 1, else a list. */
+/** What a row has for an input: one value if the contract's size is 1, else a list. */
 export type Value = string | number | readonly string[] | readonly number[];
 
 /** Values by the names of a model's inputs; what is left out is unknown. */
@@ -21,7 +21,7 @@ export type CheckedRow = ReadonlyMap<string, Values>;
 /** An output of any length has a value for each of these. */
 const CANDIDATES = "candidate_ids";
 
-/** The rows as lists. Throws where one does not fit the contract. */
+/** The rows as lists. Throws if one does not fit the contract. */
 export function check(contract: Contract, rows: readonly Row[]): CheckedRow[] {
   const names = new Set(contract.inputs.map((input) => input.name));
   return rows.map((row, i) => {
@@ -39,7 +39,7 @@ export function check(contract: Contract, rows: readonly Row[]): CheckedRow[] {
 
 /**
  * A list that follows a history as it goes over the wire: the value at place `size` - j belongs to
- * the history's j-th last event, and is unknown where there is none.
+ * the history's j-th last event, and is unknown if there is none.
  */
 function laidOut({ name, datatype, size, alignedWith }: Tensor, lists: CheckedRow): Values {
   const list = lists.get(name)!;
@@ -93,7 +93,7 @@ export function pack(contract: Contract, rows: readonly CheckedRow[]): InferInpu
   });
 }
 
-/** Each row's outputs, without what `pack` added. Throws where the answer does not fit. */
+/** Each row's outputs, without what `pack` added. Throws if the answer does not fit. */
 export function unpack(
   contract: Contract,
   rows: readonly CheckedRow[],

@@ -49,7 +49,7 @@ func (g golden) differentNumbers(got, want seqrec.Floats) string {
 	return ""
 }
 
-// differentIDs lets an id stand elsewhere than in the file where the scores of both places are a
+// differentIDs lets an id stand elsewhere than in the file if the scores of both places are a
 // tie: either may be off by the tolerance. An id that the file has not has to tie with its last.
 func (g golden) differentIDs(got, want seqrec.Strings, scores seqrec.Floats) string {
 	if len(got) != len(want) {

@@ -28,7 +28,7 @@ import seqrec.inference.ModelReadyRequest;
 /**
  * A connection to a Triton server; one is enough for a process, and threads may share it.
  *
- * <p>A row is a map from the names of a model's inputs to values: a String or Number where the
+ * <p>A row is a map from the names of a model's inputs to values: a String or Number if the
  * contract's size is 1, else a List of them or a float[]. What is left out or null is unknown. No
  * rows are no request, and an empty answer. Every call may throw {@link SeqrecException}.
  */

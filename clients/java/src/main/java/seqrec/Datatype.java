@@ -95,7 +95,7 @@ public enum Datatype {
         this.unknown = unknown;
     }
 
-    /** The value as {@link #write} takes it, or null where this cannot hold it. */
+    /** The value as {@link #write} takes it, or null if this cannot hold it. */
     abstract Object accept(Object value);
 
     abstract void write(Object value, InferTensorContents.Builder to);

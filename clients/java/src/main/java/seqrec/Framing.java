@@ -57,7 +57,7 @@ final class Framing {
 
     /**
      * A list that follows a history as it goes over the wire: the value at place size - j belongs
-     * to the history's j-th last event, and is unknown where there is none.
+     * to the history's j-th last event, and is unknown if there is none.
      */
     private static List<Object> laidOut(Tensor input, Map<String, List<Object>> lists) {
         List<Object> given = lists.get(input.name());
@@ -107,7 +107,7 @@ final class Framing {
         return accepted;
     }
 
-    /** The value's items, or null where it is no list. */
+    /** The value's items, or null if it is no list. */
     private static List<?> asList(Object value) {
         if (value instanceof float[] floats) {
             return IntStream.range(0, floats.length).mapToObj(i -> floats[i]).toList();

@@ -20,7 +20,7 @@ import seqrec.Recommendation;
 import seqrec.Recommendation.Item;
 import seqrec.SeqrecException;
 
-/** What has to happen where something is wrong; each case gives what did not. */
+/** What has to happen when something is wrong; each case gives what did not happen. */
 final class Cases {
     private static final Duration ANY_TIME = Duration.ofMinutes(1);
     private static final Map<String, Object> ROW = Map.of("history_item_ids", List.of("a", "b"));
