@@ -211,7 +211,8 @@ def file_hashes(folder: Path) -> dict[str, str]:
 def _source_hash(model_name: str) -> str:
     here = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for file in (*(here / name for name in _SOURCES), here / "models" / f"{model_name}.py"):
+    own = here / "models" / f"{model_name}.py"
+    for file in (*(here / name for name in _SOURCES), *([own] if own.exists() else [])):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

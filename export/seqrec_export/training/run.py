@@ -32,6 +32,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json, recover, sha256_file, write_json
 from seqrec_export.models.model import Model
 from seqrec_export.models.registry import MODELS
+from seqrec_export.training.checkpoints import save_tensors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -143,6 +144,26 @@ def require_still(run: Run) -> None:
     now = (model.name, config, description["seed"], description["fingerprint"])
     if now != (run.model.name, run.config, run.seed, run.fingerprint):
         raise SeqrecError(f"{run.path} was trained anew by another process; repeat the command")
+
+
+def write_run(
+    folder: Path,
+    description: Mapping[str, Any],
+    state: dict[str, Tensor],
+    vocabularies: Mapping[str, Vocabulary],
+    held_out: Iterable[Mapping[str, list[Any]]],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write what `load` reads, into the folder of a run that is not in its place yet."""
+    write_json(folder / CONFIG_FILE, description)
+    save_tensors(state, folder / WEIGHTS_FILE)
+    for name, vocabulary in vocabularies.items():
+        file = folder / VOCABULARY_FOLDER / f"{name}.parquet"
+        file.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"id": pa.array(list(vocabulary.ids), pa.string())}), file)
+    write_json(folder / HELD_OUT_FILE, list(held_out))
+    write_json(folder / METRICS_FILE, metrics)
+    write_files(folder)
 
 
 def write_files(path: Path) -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
@@ -20,13 +18,12 @@ from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.raw_requests import RawLog, require_inputs
 from seqrec_export.data.readers import READERS
 from seqrec_export.errors import SeqrecError
-from seqrec_export.folders import remove, replace_folder, sha256_json, write_json
+from seqrec_export.folders import remove, replace_folder, sha256_json
 from seqrec_export.models.model import Model
 from seqrec_export.models.settings import SEED
 from seqrec_export.models.wire import CANDIDATES
 from seqrec_export.training import run as run_folder
 from seqrec_export.training import tracking, unfinished
-from seqrec_export.training.checkpoints import save_tensors
 from seqrec_export.training.fit import DivergedError, enough_memory, fit, require_targets, resolved
 from seqrec_export.training.run import (
     Run,
@@ -200,18 +197,12 @@ def _put_in_place(
     """Write the run beside its place and rename it; only then is its training deleted."""
     work, staging = unfinished.work_folder(path), unfinished.staging_folder(path)
     try:
-        write_json(staging / run_folder.CONFIG_FILE, description)
+        run_folder.write_run(
+            staging, description, _state(net), dataset.vocabularies, held_out, metrics
+        )
         curves = work / tracking.TENSORBOARD_FOLDER
         if curves.exists():
             shutil.copytree(curves, staging / tracking.TENSORBOARD_FOLDER)
-        save_tensors(_state(net), staging / run_folder.WEIGHTS_FILE)
-        for name, vocabulary in dataset.vocabularies.items():
-            file = staging / run_folder.VOCABULARY_FOLDER / f"{name}.parquet"
-            file.parent.mkdir(exist_ok=True)
-            pq.write_table(pa.table({"id": pa.array(list(vocabulary.ids), pa.string())}), file)
-        write_json(staging / run_folder.HELD_OUT_FILE, held_out)
-        write_json(staging / run_folder.METRICS_FILE, metrics)
-        run_folder.write_files(staging)
         unfinished.is_complete(path)
         with alone(path):
             replace_folder(staging, path)
