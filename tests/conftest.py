@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.harness.wire import connect, stub
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.export.exported import Exported, export_run, find_export
@@ -29,7 +30,6 @@ from support.served import (
     running,
     small_config,
 )
-from support.wire import connect, stub
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What only a CUDA device can show. Without one these tests are skipped, and say why.
 
-`bench/gpu_check.py` measures there; its rehearsal runs everywhere.
+`bench/cuda/gpu_check.py` measures there; its rehearsal runs everywhere.
 """
 
 import json
@@ -142,12 +142,12 @@ def test_the_rehearsal_of_the_gpu_check_skips_what_needs_cuda_and_says_why(tmp_p
 
 
 def gpu_check(out: Path, *arguments: str) -> dict[str, Any]:
-    script = str(ROOT / "bench" / "gpu_check.py")
-    command = [sys.executable, script, "--model", "caser", "--out", str(out)]
+    command = [sys.executable, "-m", "bench.cuda.gpu_check", "--model", "caser", "--out", str(out)]
     done = subprocess.run(
         [*command, *SMALL_LOG, "--rounds", "1", *arguments],
         capture_output=True,
         text=True,
+        cwd=ROOT,
         env={"GOMP_SPINCOUNT": "1000", **os.environ},
     )
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tritonclient.grpc import service_pb2
 from typer.testing import CliRunner
 
+from bench.harness.wire import message
 from seqrec_cli.main import app
 from seqrec_export.clients.generate import LANGUAGES, REPLAY_FILE, Field, pascal, write_clients
 from seqrec_export.clients.openapi import OPENAPI_FILE
@@ -22,7 +23,6 @@ from seqrec_export.folders import read_json
 from seqrec_export.repository.published import models
 from support.conformance import make, newest
 from support.served import golden_tensors
-from support.wire import message
 
 ROOT = Path(__file__).parents[2]
 

@@ -32,7 +32,7 @@ def test_nothing_else_is_checked_in() -> None:
 
 
 def regenerate() -> None:
-    """Write the checked-in files anew: `python tests/test_checked_in_repository.py`."""
+    """Write the checked-in files anew: `make model_repository`."""
     for graph in GRAPHS.values():
         folder = CHECKED_IN / graph.name
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Nothing that a caller sends breaks the server or reaches another caller.
 
-The cases stand in fuzz_cases.py. The server is started as `seqrec-export serve` starts it, and not
-told of anything. bench/fuzz.py does the same for longer.
+The cases stand in bench/harness/fuzz_cases.py. The server is started as `seqrec-export serve` does
+it, and not told of anything. bench/survival/fuzz.py does the same for longer.
 """
 
 import importlib.util
@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
+from bench.harness.fuzz_cases import CASES, LEAVING_CASES, STAYING_CASES, Case
+from bench.harness.fuzz_requests import sized
+from bench.harness.fuzzing import Fuzzer, Result, good_asks, plan, right_answer, summary
+from bench.harness.load import Load, Tally
+from bench.harness.processes import descendants, eventually, resident
+from bench.harness.wire import connect, read_answer, stub
 from seqrec_export.export.exported import Exported
 from seqrec_export.repository.publish import publish
 from seqrec_export.serving.server import Server, start
-from support.fuzz_cases import CASES, LEAVING_CASES, STAYING_CASES, Case
-from support.fuzz_requests import sized
-from support.fuzzing import Fuzzer, Result, good_asks, plan, right_answer, summary
-from support.load import Load, Tally
-from support.processes import descendants, eventually, resident
 from support.served import EMBEDDED, GRAPHS, NATIVE_LIKE, Served, assert_same, backend
 from support.supervised import serve
-from support.wire import connect, read_answer, stub
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pytriton") is None, reason="the nvidia-pytriton wheel is absent"

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
+from bench.harness.fuzz_requests import sized
+from bench.harness.hostile import ROWS, change_strings, lists, more_rows, no_rows, overflowing
+from bench.harness.processes import descendants
+from bench.harness.wire import message, read_answer, read_request
 from seqrec_export.serving.server import Server
-from support.fuzz_requests import sized
-from support.hostile import ROWS, change_strings, lists, more_rows, no_rows, overflowing
-from support.processes import descendants
 from support.served import EMBEDDED, GRAPHS, NATIVE_LIKE, Served, assert_same, over
 from support.strangers import ask_alone, ask_together, requests, wrong
-from support.wire import message, read_answer, read_request
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 WITH_LISTS = [

@@ -1,6 +1,6 @@
 """New versions under load: every request is answered, by one version or another, never by a mix.
 
-bench/hot_swap.py does the same for longer.
+bench/survival/hot_swap.py does the same for longer.
 """
 
 import importlib.util
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.harness import swapping
+from bench.harness.load import Load
+from bench.harness.processes import eventually
+from bench.harness.wire import connect, stub
 from seqrec_export.export.exported import Exported
 from seqrec_export.repository.publish import publish
-from support import swapping
-from support.load import Load
-from support.processes import eventually
 from support.served import assert_same
-from support.wire import connect, stub
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pytriton") is None, reason="the nvidia-pytriton wheel is absent"

@@ -14,8 +14,8 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2
 
+from bench.harness.wire import connect, message, read_answer, stub
 from support.served import EMBEDDED, NATIVE_LIKE, backend, running
-from support.wire import connect, message, read_answer, stub
 
 ROUND = 12  # requests at once; the delay of the queue puts them into one batch
 

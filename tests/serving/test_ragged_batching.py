@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelStatisticsRequest
 
+from bench.harness.wire import DEADLINE, message, read_answer
 from seqrec_export.verification.cases import Case, classes_of, draw
 from support.served import GRAPHS, Served, assert_same
 from support.strangers import ask_alone, ask_together, requests, wrong
-from support.wire import DEADLINE, message, read_answer
 
 RAGGED = [
     name

@@ -18,10 +18,10 @@ import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
+from bench.harness.processes import alive, descendants, eventually
 from seqrec_export.clients.python import Client
 from seqrec_export.errors import SeqrecError
 from seqrec_export.serving.server import Server, healthy, start
-from support.processes import alive, descendants, eventually
 from support.toy_models import Declared, add_echo, add_model
 
 pytestmark = pytest.mark.skipif(

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
+from bench.harness.processes import alive, eventually
 from seqrec_export import locks
 from seqrec_export.clients.python import Client
 from seqrec_export.errors import SeqrecError
@@ -28,7 +29,6 @@ from seqrec_export.serving import server, supervision
 from seqrec_export.serving.control import Control, NoAnswerError
 from seqrec_export.serving.server import start
 from seqrec_export.serving.supervision import Backoff, Keeper
-from support.processes import alive, eventually
 from support.supervised import serve
 from support.toy_models import Declared, add_echo, add_model
 

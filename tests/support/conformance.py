@@ -37,6 +37,7 @@ from tritonclient.grpc.service_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 
+from bench.harness.wire import read_request
 from seqrec_export.clients.generate import LANGUAGES, write_clients
 from seqrec_export.clients.openapi import GOLDEN_FILE
 from seqrec_export.contract import ALIGNED_WITH
@@ -47,7 +48,6 @@ from seqrec_export.serving.server import launch, start
 from support import layouts
 from support.certificates import make_certificates
 from support.compilers import complaints, same_pauses
-from support.wire import read_request
 
 OK = "ok"
 CASES = {

@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 
+from bench.harness.wire import DEADLINE, message, read_answer
 from support.served import Served, Tensors, assert_same
-from support.wire import DEADLINE, message, read_answer
 
 CALLERS = 32
 MOST_USERS = 5

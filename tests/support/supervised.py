@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.harness.processes import alive, called, descendants
 from seqrec_export.clients.python import Client
 from seqrec_export.errors import SeqrecError
-from support.processes import alive, called, descendants
 
 
 class Served:

@@ -1,5 +1,6 @@
 """Trainings that are killed, and runs compared."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,14 +35,13 @@ def assert_equal_runs(one: Run, other: Run) -> None:
 TRAIN = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
 from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.models.registry import MODELS
 from seqrec_export.training.train import train
 from support.served import small_config
 from support.trainings import LOG
 name, path = sys.argv[1], Path(sys.argv[2])
-epochs = int(sys.argv[4])
+epochs = int(sys.argv[3])
 config = small_config(name, epochs=epochs, patience=epochs)
 train(MODELS[name], generate(**LOG), config, path, progress=False)
 """
@@ -50,8 +50,9 @@ train(MODELS[name], generate(**LOG), config, path, progress=False)
 @contextmanager
 def begun(name: str, path: Path, epochs: int) -> Iterator[int]:
     """The id of a process that trains, once a later epoch than the first is safe; then SIGKILL."""
-    command = [sys.executable, "-c", TRAIN, name, str(path), str(Path(__file__).parents[1])]
-    process = subprocess.Popen([*command, str(epochs)])
+    command = [sys.executable, "-c", TRAIN, name, str(path), str(epochs)]
+    here = {"PYTHONPATH": os.pathsep.join(sys.path)}  # so that it finds what this process finds
+    process = subprocess.Popen(command, env=os.environ | here)
     state = path.with_name(f".{path.name}.training") / "checkpoints" / "last" / "state.json"
     first, deadline = 0.0, time.monotonic() + 120
     try:

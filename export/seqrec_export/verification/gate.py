@@ -62,7 +62,7 @@ from seqrec_export.verification.structure import Finding, check_files
 from seqrec_export.verification.verdict import CPU, CUDA, CUDA_TF32, TORCH, Failure, Verdict
 
 REPRODUCTIONS = "repro"
-TF32_FACTOR = 1000.0  # times the tolerance: 10 bits of a factor, not 23; see bench/tf32.py
+TF32_FACTOR = 1000.0  # times the tolerance: 10 bits of a factor, not 23; see bench/cuda/tf32.py
 LEAST_RECALL = 0.999  # of what an exact search finds
 _SWEEPS = 16  # requests for each input of ids that go through its vocabulary
 _ROWS_BESIDE = 7

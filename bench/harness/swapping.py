@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from tritonclient.grpc.service_pb2 import ModelReadyRequest, RepositoryModelLoadRequest
 
+from bench.harness.load import Ask
+from bench.harness.served import TOP_K, Served
+from bench.harness.wire import DEADLINE, message
 from seqrec_export.export.exported import Exported, export_run
 from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import models, versions
@@ -20,9 +23,6 @@ from seqrec_export.serving.supervision import Supervisor
 from seqrec_export.training.run import write_files
 from seqrec_export.training.train import load
 from seqrec_export.verification.gate import refused, verify
-from support.load import Ask
-from support.served import TOP_K, Served
-from support.wire import DEADLINE, message
 
 # Who makes Triton load what was published: Triton itself, which looks every second; whoever calls
 # its gRPC API; or `seqrec-export serve`, which follows the manifest.

@@ -1,7 +1,8 @@
 """What only a CUDA card can show: parity there, latency beside eager PyTorch, training speed.
 
-    GOMP_SPINCOUNT=1000 python bench/gpu_check.py [--model caser sasrec] [--out bench/results]
-    GOMP_SPINCOUNT=1000 python bench/gpu_check.py --device cpu --users 200 --items 100 --events 4000
+    GOMP_SPINCOUNT=1000 python -m bench.cuda.gpu_check [--model caser sasrec] [--out bench/results]
+    GOMP_SPINCOUNT=1000 python -m bench.cuda.gpu_check \\
+        --device cpu --users 200 --items 100 --events 4000
 
 Trains models on the synthetic log, exports and verifies them, and writes one file, again after
 every model: `<out>/gpu_check-<name of the device>.json`. Exits 1 where ONNX Runtime has no CUDA

@@ -1,11 +1,12 @@
 """New versions published one after the other under load: how many requests failed.
 
-    GOMP_SPINCOUNT=1000 python bench/hot_swap.py [--mode serve] [--requests 10000] [--runs FOLDER]
+    GOMP_SPINCOUNT=1000 python -m bench.survival.hot_swap [--mode serve] [--requests 10000]
+                                                              [--runs FOLDER]
 
 Two contents of one model, of other weights, take turns as its versions; a load of requests to each
 of its graphs goes on meanwhile, and each answer has to be that of the version which it names. Now
 and then a version with files cut off is put there by hand. `--mode` is one of MODES in
-tests/swapping.py. Exits 1 where a request failed.
+harness/swapping.py. Exits 1 if a request failed.
 """
 
 from __future__ import annotations
@@ -17,13 +18,11 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 
-from small_models import small_models
-
-# isort: split
+from bench.harness import swapping
+from bench.harness.load import Load
+from bench.harness.small_models import small_models
+from bench.harness.wire import connect, stub
 from seqrec_export.repository.publish import publish
-from support import swapping
-from support.load import Load
-from support.wire import connect, stub
 
 CORRUPT_EVERY = 10  # versions
 

@@ -1,4 +1,4 @@
-"""What `quality.py` compares the models with: well-kept libraries, and what the generator knows."""
+"""What `held_out.py` compares the models with: good libraries, and what the generator knows."""
 
 from __future__ import annotations
 

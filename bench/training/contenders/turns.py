@@ -1,4 +1,4 @@
-"""What a contender of `bench/training.py` is told, and when it trains: they take turns.
+"""What a contender of `bench/training/contest.py` is told, and when it trains: they take turns.
 
 A contender is a process. It builds its network and begins to train; after each step it calls
 `Turns.step`, which returns at once while its turn lasts and otherwise waits for the next. A turn

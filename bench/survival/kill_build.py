@@ -1,6 +1,6 @@
 """kill -9 of a publisher at random moments, with a real `serve` on the repository all the while.
 
-    python bench/kill_build.py [--kills 200] [--seed 0] [--triton-polls]
+    python -m bench.survival.kill_build [--kills 200] [--seed 0] [--triton-polls]
 
 A process publishes two runs in turn and is killed, again and again. After each kill the repository
 has to hold whole versions only, and what the manifest lists has to be one run's in all graphs; the
@@ -22,8 +22,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-from serving_setup import calling, polled, scores, serve, verified_runs
-
+from bench.harness.serving_setup import calling, polled, scores, serve, verified_runs
 from seqrec_export.export.exported import find_export
 from seqrec_export.folders import read_json
 from seqrec_export.repository.publish import publish
@@ -46,7 +45,8 @@ def main() -> None:
         runs, repository = Path(folder, "runs"), Path(folder, "repository")
         exports = verified_runs(runs, 2)
         publish(exports[0], repository)
-        command = [sys.executable, __file__, "--publish", str(repository), str(runs)]
+        command = [sys.executable, "-m", "bench.survival.kill_build"]
+        command += ["--publish", str(repository), str(runs)]
         command += ["--kills", str(arguments.kills), "--seed", str(arguments.seed)]
         serving = (
             polled(repository) if arguments.triton_polls else serve(repository, "--poll", "0.2")

@@ -1,7 +1,8 @@
 """How good the models are: the README's table of held-out figures, baselines and goals beside.
 
     pip install implicit scikit-surprise
-    python bench/quality.py DATA [--quick] [--only TASK] [--seeds 3] [--workers 2] [--results DIR]
+    python -m bench.quality.held_out DATA [--quick] [--only TASK] [--seeds 3] [--workers 2]
+                                          [--results DIR]
 
 DATA is a folder that holds the public logs as their sources name them (see `TASKS`); a task whose
 log is not there is named as missing. Each training has one thread, `--workers` of them run at a
@@ -30,9 +31,9 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-import baselines
 import torch
 
+from bench.quality import baselines
 from seqrec_export.data.histories import Dataset, prepare
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers import read

@@ -1,6 +1,6 @@
 """How far TF32 would be off: the basis of the looser gate for CUDA with TF32 on.
 
-    python bench/tf32.py RUN [RUN ...]        e.g. runs/sasrec runs/caser
+    python -m bench.cuda.tf32 RUN [RUN ...]        e.g. runs/sasrec runs/caser
 
 TF32 rounds both factors of a product to 10 bits behind the point and adds up in float32. That is
 imitated on the CPU: the factors of every matrix product, convolution and GRU input are rounded

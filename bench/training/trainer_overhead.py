@@ -1,6 +1,6 @@
 """What Lightning's Trainer costs a step, beside a plain loop over the same batches.
 
-    python bench/trainer_overhead.py [--epochs 2] [--rounds 3]
+    python -m bench.training.trainer_overhead [--epochs 2] [--rounds 3]
 
 Prints the median time of a step in both, interleaved, and the ratio. Validation and checkpoints are
 left out of both. The loop is the limit: nothing that trains these networks can be faster.

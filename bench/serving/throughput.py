@@ -1,6 +1,7 @@
 """What serving costs: Triton over gRPC beside ONNX Runtime and PyTorch in process.
 
-    python bench/serving.py RUN [--graph NAME] [--concurrency 1,32] [--rounds 3] [--seconds 4]
+    python -m bench.serving.throughput RUN [--graph NAME] [--concurrency 1,32] [--rounds 3]
+                                       [--seconds 4]
 
 Requests are the held-out rows of the run's log, one user each, histories as long as they are.
 Triton is the embedded one with its Python-based backend, asked by NVIDIA's own load generator,

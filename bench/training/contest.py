@@ -1,6 +1,6 @@
 """Tokens that training takes a CPU-second: `sasrec` beside what one would use instead.
 
-    python bench/training.py [--data movielens:ml-1m_sasrec.txt.gz] [--dim 50] [--layers 2]
+    python -m bench.training.contest [--data movielens:ml-1m_sasrec.txt.gz] [--dim 50] [--layers 2]
                              [--heads 2] [--window 200] [--batch 32] [--seconds 20] [--rounds 3]
                              [--others PATH/bin/python] [--to-the-end EPOCHS] [--only NAME ...]
                              [--json FILE]
@@ -55,13 +55,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.training.contenders.turns import Task
 from seqrec_export.data.histories import Dataset, prepare
 from seqrec_export.data.readers import read
 from seqrec_export.data.vocabulary import NUM_RESERVED
 
-FOLDER = Path(__file__).with_name("training_contenders")
-sys.path.insert(0, str(FOLDER))
-from turns import Task  # noqa: E402
+FOLDER = Path(__file__).with_name("contenders")
 
 OURS = ("fp32", "bf16")
 HALF = ("bf16", "plain-bf16")

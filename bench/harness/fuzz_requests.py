@@ -7,8 +7,16 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from support.served import Served
-from support.wire import NUMBERS, TYPED, framed, message, raw, read_request, start_of_last_string
+from bench.harness.served import Served
+from bench.harness.wire import (
+    NUMBERS,
+    TYPED,
+    framed,
+    message,
+    raw,
+    read_request,
+    start_of_last_string,
+)
 
 Rng = np.random.Generator
 Build = Callable[[Served, Rng], ModelInferRequest]

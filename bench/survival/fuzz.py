@@ -1,7 +1,7 @@
-"""The requests of tests/fuzz_cases.py for as long as you like, beside a steady stream of good ones.
+"""The requests of harness/fuzz_cases.py for as long as you like, next to a stream of good ones.
 
-    GOMP_SPINCOUNT=1000 python bench/fuzz.py [--minutes 10] [--seed 0] [--runs FOLDER]
-    GOMP_SPINCOUNT=1000 python bench/fuzz.py --leaving 20000
+    GOMP_SPINCOUNT=1000 python -m bench.survival.fuzz [--minutes 10] [--seed 0] [--runs FOLDER]
+    GOMP_SPINCOUNT=1000 python -m bench.survival.fuzz --leaving 20000
 
 Rounds of 2,500 requests to one server that serves every graph; after each, how they ended, what was
 wrong, and the memory of the server and its backends. With `--leaving`, so many callers that leave
@@ -18,16 +18,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from small_models import small_models
-
-# isort: split
+from bench.harness.fuzz_cases import LEAVING_CASES, STAYING_CASES
+from bench.harness.fuzzing import Fuzzer, good_asks, plan, summary
+from bench.harness.load import Load
+from bench.harness.processes import descendants, resident
+from bench.harness.served import Served
+from bench.harness.small_models import small_models
 from seqrec_export.repository.publish import publish
 from seqrec_export.serving import server
-from support.fuzz_cases import LEAVING_CASES, STAYING_CASES
-from support.fuzzing import Fuzzer, good_asks, plan, summary
-from support.load import Load
-from support.processes import descendants, resident
-from support.served import Served
 
 ROUND = 2500
 Graphs = Mapping[str, Served]

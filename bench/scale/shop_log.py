@@ -1,6 +1,6 @@
-"""A log of H&M's shape and size from the synthetic shop, written for `bench/scale.py`.
+"""A log of H&M's shape and size from the synthetic shop, written for `bench/scale/growth.py`.
 
-    python bench/scale_log.py ROWS FORMAT FOLDER
+    python -m bench.scale.shop_log ROWS FORMAT FOLDER
 
 `transactions_train`, `customers` and `articles`, as CSV or as Parquet, with H&M's column types:
 ids are text (64 hex digits, 10 digits), days are text in CSV and date32 in Parquet. 31.8 million

@@ -1,11 +1,11 @@
 """What a log costs as it grows: read, made into histories, trained on, every user embedded.
 
-    python bench/scale.py [--rows 300000 3000000 31800000] [--formats parquet csv]
+    python -m bench.scale.growth [--rows 300000 3000000 31800000] [--formats parquet csv]
                           [--steps histories train embed] [--batches 300 | --whole-epoch]
                           [--folder DIR] [--json FILE]
 
-Logs of H&M's shape (`bench/scale_log.py`) are written under `--folder`, once, and stay there; the
-full size takes 5 GB of disk. Each measurement has a process of its own, and its files have been
+Logs of H&M's shape (`shop_log.py`) are written under `--folder`, once, and stay there; the full
+size takes 5 GB of disk. Each measurement has a process of its own, and its files have been
 read once before. `CPU s` counts all threads of the process, `peak GB` is its resident set.
 
 - histories: the `hm` reader, then `prepare` (histories, vocabularies, split by time). Beside it the
@@ -218,7 +218,8 @@ def shortest(function: Callable[[], Any], seconds: float = 2.0) -> float:
 
 def measured(step: str, *arguments: object) -> Figures:
     """The figures of one step, measured in a process of its own."""
-    command = [sys.executable, __file__, "--measure", step, *map(str, arguments)]
+    command = [sys.executable, "-m", "bench.scale.growth", "--measure", step]
+    command += map(str, arguments)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
@@ -304,8 +305,8 @@ def main() -> None:
         for form in options.formats:
             log = here / form
             if not log.exists():
-                writer = Path(__file__).with_name("scale_log.py")
-                subprocess.run([sys.executable, writer, str(rows), form, log], check=True)
+                command = [sys.executable, "-m", "bench.scale.shop_log", str(rows), form, str(log)]
+                subprocess.run(command, check=True)
             if "histories" in options.steps:
                 found = measured("limit", log) | measured("histories", log)
                 found["CPU s"] = found["read CPU s"] + found["prepare CPU s"]

@@ -1,6 +1,6 @@
 """How soon `serve` serves again after kills and rollbacks, and what callers notice.
 
-    python bench/survival.py [--rounds 5] [--poll 1]
+    python -m bench.survival.recovery [--rounds 5] [--poll 1]
 
 Four callers ask all the while. Each line is one event: from the kill, or the start of the command,
 to the first right answer, and how many calls failed.
@@ -20,8 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from serving_setup import MODEL, Calls, Served, calling, scores, serve, verified_runs
-
+from bench.harness.serving_setup import MODEL, Calls, Served, calling, scores, serve, verified_runs
 from seqrec_export.clients.python import Client
 from seqrec_export.repository.publish import publish
 

@@ -1,6 +1,6 @@
 """What requests of every length cost in one batch: two or more repositories, one after the other.
 
-    python bench/mixed_lengths.py REPOSITORY REPOSITORY ... [--model NAME ...]
+    python -m bench.serving.mixed_lengths REPOSITORY REPOSITORY ... [--model NAME ...]
                                   [--concurrency 32] [--longest 100] [--rounds 5] [--seconds 4]
                                   [--url ADDRESS ...]
 
@@ -12,7 +12,7 @@ a run of the model had on average, by the server's own count.
 Each request has one user, and a history of 0 to `--longest` ids; every fifth is empty. The layout
 of what goes with it is read from the repository's `contract.json`: a list of numbers of any length
 gets one for each id, one of fixed width gets them at its end. perf_analyzer is fetched as for
-serving.py.
+throughput.py.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.serving.throughput import Figures, PerfAnalyzer, batching
 from seqrec_export.data.raw_requests import Request
 from seqrec_export.folders import read_json
 from seqrec_export.repository.published import versions
 from seqrec_export.serving import server
-from serving import Figures, PerfAnalyzer, batching
 
 EMPTY_EVERY = 5
 

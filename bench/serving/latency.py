@@ -1,6 +1,7 @@
 """Encoders in process: PyTorch eager, TorchScript, torch.compile and ONNX Runtime in one run.
 
-    python bench/latency.py [--models sasrec caser] [--batch 1,8,64] [--length 50] [--seconds 4]
+    python -m bench.serving.latency [--models sasrec caser] [--batch 1,8,64] [--length 50]
+                                    [--seconds 4]
 
 Prints, for each model and batch, the median time of eager PyTorch and what the others take as a
 multiple of it. Networks have the default settings and are not trained; each row of a request is a

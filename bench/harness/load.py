@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 
-from support.wire import DEADLINE, Tensors, connect, read_answer, stub
+from bench.harness.wire import DEADLINE, Tensors, connect, read_answer, stub
 
 WORKER = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
 MOST_WAITING = 500  # requests, then the next one waits
@@ -100,7 +100,7 @@ class Load:
 
 
 def _difference(response: ModelInferResponse, expected: Tensors) -> str:
-    from support.served import (
+    from bench.harness.served import (
         assert_same,  # it imports PyTorch, which the sending process does without
     )
 

@@ -1,6 +1,6 @@
 """What string ids cost: files, loading and lookups of a large catalogue.
 
-    python bench/strings.py [--items 1000000] [--ids 50]
+    python -m bench.scale.strings [--items 1000000] [--ids 50]
 
 Exports an untrained sasrec over that many ids (20 bytes each), loads the fused graph in ONNX
 Runtime and in the embedded Triton, and times the two lookups in it (profile of one thread,

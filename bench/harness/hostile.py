@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from support.served import Served, Tensors
-from support.wire import framed, message, unframed
+from bench.harness.served import Served, Tensors
+from bench.harness.wire import framed, message, unframed
 
 Rng = np.random.Generator
 ROWS = (2, 3, 4, 5, 6, 12, 33, 48, 63, 64)  # of shapes that overflow: even and odd

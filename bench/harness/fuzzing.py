@@ -20,11 +20,11 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 
-from support.fuzz_cases import OK, Case
-from support.fuzz_requests import Rng
-from support.load import Ask
-from support.served import Served, assert_same
-from support.wire import (
+from bench.harness.fuzz_cases import OK, Case
+from bench.harness.fuzz_requests import Rng
+from bench.harness.load import Ask
+from bench.harness.served import Served, assert_same
+from bench.harness.wire import (
     DEADLINE,
     Tensors,
     connect,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from grpc import StatusCode
 
-from support.fuzz_requests import (
+from bench.harness.fuzz_requests import (
     Build,
     a_long_id,
     a_long_name,
@@ -67,9 +67,9 @@ from support.fuzz_requests import (
     usual,
     wrong_field,
 )
-from support.hostile import not_utf8, nul_inside, overflowing
-from support.served import Served
-from support.wire import framed
+from bench.harness.hostile import not_utf8, nul_inside, overflowing
+from bench.harness.served import Served
+from bench.harness.wire import framed
 
 OK = StatusCode.OK
 INVALID = StatusCode.INVALID_ARGUMENT

@@ -1,6 +1,6 @@
 """What it costs to find the best items of a catalogue, beside PyTorch eager, numpy and faiss.
 
-    python bench/topk.py [--items 1000,10000,100000,1000000] [--batch 1,8,64] [--threads 1]
+    python -m bench.scale.topk [--items 1000,10000,100000,1000000] [--batch 1,8,64] [--threads 1]
                          [--seconds 1] [--cold] [--embedded] [--float32-only]
 
 Random vectors of 64 components; the best 100 items of each user without the 50 that the user has

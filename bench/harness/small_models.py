@@ -1,16 +1,13 @@
 """The small models of the tests for a bench, and the tests' helpers on its path."""
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
+from bench.harness.served import TOP_K, small_config
 from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.export.exported import Exported, export_run
 from seqrec_export.models.registry import MODELS
 from seqrec_export.training.train import load, train
 from seqrec_export.verification.gate import refused, verify
-from support.served import TOP_K, small_config
 
 
 def small_models(folder: Path, *names: str) -> dict[str, Exported]:
