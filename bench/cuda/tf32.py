@@ -11,7 +11,7 @@ looser gate allows verification.TF32_FACTOR times. The state within a GRU is not
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,15 @@ def rounded(value: Any) -> Any:
 
 
 def main() -> None:
+    assert __doc__
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+")
+    options = parser.parse_args()
     print(f"{'graph':<24} {'largest':>9} {'strict':>9} {'times':>6}  (allowed: {TF32_FACTOR:.0f})")
-    for path in sys.argv[1:]:
-        exported = export_run(load(Path(path)))
+    for path in options.runs:
+        exported = export_run(load(path))
         run = exported.run
         net = PyTorch(run.net, run.vocabularies)
         window = getattr(run.config, "max_length", 1)

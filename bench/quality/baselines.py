@@ -17,7 +17,7 @@ from seqrec_export.data.vocabulary import NUM_RESERVED, UNKNOWN
 from seqrec_export.evaluation import metrics
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.evaluation.ranking import retrieval_metrics
-from seqrec_export.models.gru4att import _candidates, _session_metrics
+from seqrec_export.models.gru4att import session_candidates, session_metrics
 from seqrec_export.models.registry import MODELS
 
 VERSION = "1"  # changes with whatever changes a figure
@@ -144,7 +144,7 @@ def first_five_days(dataset: Dataset, log: Interactions) -> dict[str, Metrics]:
 def sessions(dataset: Dataset, log: Interactions) -> dict[str, Metrics]:
     """What the process itself would answer that drew the sessions, hidden state and all."""
     odds = _Odds(dataset, log)
-    return {"generator's optimum": _session_metrics(dataset, "test", odds)}
+    return {"generator's optimum": session_metrics(dataset, "test", odds)}
 
 
 class _Odds:
@@ -158,20 +158,20 @@ class _Odds:
         # The streams of `synthetic.generate`, seed 0.
         streams = [np.random.Generator(np.random.PCG64([0, part])) for part in range(3)]
         self.shop, _, _ = synthetic_shop.make_shop(streams[0], items)
-        ages = synthetic._ages(streams[1], users)
+        ages = synthetic.draw_ages(streams[1], users)
         self.walk = synthetic_shop.make_walk(streams[2], self.shop, ages, events)
         self.rank = np.argsort(self.walk.order)[log.sessions.users]
         self.now = log.sessions.times - synthetic_shop.START
         row_of = {id_: row for row, id_ in enumerate(log.item_ids)}
         rows = [row_of[id_] for id_ in dataset.items.ids]
         self.item_row = np.concatenate([np.zeros(NUM_RESERVED, np.int64), rows]).astype(np.int64)
-        clusters = synthetic_shop._CLUSTERS
+        clusters = synthetic_shop.CLUSTERS
         self.within = _weights(self.shop.by_cluster, clusters, items)  # cluster -> item
-        contexts = synthetic_shop._AGE_BANDS * synthetic_shop._MONTHS
+        contexts = synthetic_shop.AGE_BANDS * synthetic_shop.MONTHS
         self.clusters = _weights(self.shop.by_age_and_month, contexts, clusters)
 
     def __call__(self, rows: Indices) -> NDArray[np.float32]:
-        candidates, _ = _candidates(self.sessions, rows)
+        candidates, _ = session_candidates(self.sessions, rows)
         shown = self.item_row[candidates]
         scores = np.zeros(candidates.shape, np.float32)
         for i, session in enumerate(rows):
@@ -188,14 +188,14 @@ class _Odds:
         bands = walk.bands[rank : rank + 1]
         context = int(shop.contexts(bands, np.array([now]))[0])
         elsewhere = self.clusters[context] @ self.within
-        taste = synthetic_shop._HOME * self.within[home] + (1 - synthetic_shop._HOME) * elsewhere
+        taste = synthetic_shop.HOME * self.within[home] + (1 - synthetic_shop.HOME) * elsewhere
         chosen = taste
         if past:
             last = walk.items[steps[past - 1]]
             before = walk.items[steps[max(past - 2, 0)]]
             follow = np.zeros(len(taste))
-            shares = np.diff(synthetic_shop._SUCCESSORS, prepend=0.0, append=1.0)
-            skip = synthetic_shop._SKIP
+            shares = np.diff(synthetic_shop.SUCCESSORS, prepend=0.0, append=1.0)
+            skip = synthetic_shop.SKIP
             for origin, share in ((last, 1 - skip), (before, skip)):
                 np.add.at(follow, shop.successors[origin], share * shares)
             rate = synthetic_shop.FOLLOW_IN_VISIT

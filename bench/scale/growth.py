@@ -177,7 +177,7 @@ def embed(folder: Path, run_folder: Path) -> Figures:
 
     from seqrec_export.data.raw_requests import RawLog
     from seqrec_export.data.readers import read
-    from seqrec_export.export.embed import _write_parquet, embed_users
+    from seqrec_export.export.embed import embed_users, write_vectors
     from seqrec_export.export.exported import export_run
     from seqrec_export.export.runtime import feeds, session
     from seqrec_export.training.train import load
@@ -195,7 +195,7 @@ def embed(folder: Path, run_folder: Path) -> Figures:
         clock = Clock()
         copy = np.array(np.load(vectors, mmap_mode="r"))
         np.save(Path(out) / "copy.npy", copy)
-        _write_parquet(log.user_ids, copy, Path(out) / "copy.parquet")
+        write_vectors(log.user_ids, copy, Path(out) / "copy.parquet")
         found |= clock.figures("write")
     graph = exported.graphs["two_tower_encoder"]
     runtime = session(exported.model_file("two_tower_encoder"))

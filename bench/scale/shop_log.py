@@ -10,9 +10,9 @@ of the shop become the 734 days of H&M; rows are sorted by day and customer, as 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,5 +115,17 @@ def _save(tables: Iterator[pa.Table] | list[pa.Table], form: str, stem: Path) ->
         writer.close()
 
 
+def main() -> None:
+    assert __doc__
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", type=int)
+    parser.add_argument("format", choices=["csv", "parquet"])
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    write(options.rows, options.format, options.folder)
+
+
 if __name__ == "__main__":
-    write(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    main()

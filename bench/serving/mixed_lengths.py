@@ -11,8 +11,8 @@ a run of the model had on average, by the server's own count.
 
 Each request has one user, and a history of 0 to `--longest` ids; every fifth is empty. The layout
 of what goes with it is read from the repository's `contract.json`: a list of numbers of any length
-gets one for each id, one of fixed width gets them at its end. perf_analyzer is fetched as for
-throughput.py.
+gets one for each id, one of fixed width gets them at its end. perf_analyzer is fetched by
+pip, unless `--perf-analyzer` names one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.serving.throughput import Figures, PerfAnalyzer, batching
+from bench.harness.perf_analyzer import Figures, PerfAnalyzer, batching
 from seqrec_export.data.raw_requests import Request
 from seqrec_export.folders import read_json
 from seqrec_export.repository.published import versions

@@ -22,7 +22,7 @@ from seqrec_export.data.histories import Dataset, prepare
 from seqrec_export.data.readers import read
 from seqrec_export.models.model import Model
 from seqrec_export.models.registry import MODELS
-from seqrec_export.training.fit import _Fit, _quieten
+from seqrec_export.training.fit import lightning_module, quieten
 
 
 def plain_loop(model: Model, dataset: Dataset, config: object, epochs: int) -> float:
@@ -46,7 +46,7 @@ def plain_loop(model: Model, dataset: Dataset, config: object, epochs: int) -> f
 def trainer(model: Model, dataset: Dataset, config: object, epochs: int) -> float:
     net = model.net(config, dataset.num_rows)
     net.observe(dataset)
-    module = _Fit(model, net, dataset, config, seed=0)
+    module = lightning_module(model, net, dataset, config, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         lightning_trainer = lightning.Trainer(
             accelerator="cpu",
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    _quieten()
+    quieten()
     interactions = read(options.data)
     print("model       loop ms  Trainer ms  ratio")
     for name in options.model or MODELS:

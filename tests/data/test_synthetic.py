@@ -199,7 +199,7 @@ def test_the_process_itself_reaches_half_of_the_last_events() -> None:
     """The ceiling of every model: it is told the home cluster, which a model can but infer."""
     streams = [np.random.Generator(np.random.PCG64([0, part])) for part in range(3)]
     shop, _, _ = make_shop(streams[0], 1000)
-    walk = make_walk(streams[2], shop, synthetic._ages(streams[1], 2000), 100_000)
+    walk = make_walk(streams[2], shop, synthetic.draw_ages(streams[1], 2000), 100_000)
     ranks = np.flatnonzero(walk.counts > 1)
     people, steps = np.arange(len(ranks)), walk.counts[ranks] - 1
     rows = walk.starts[steps] + ranks

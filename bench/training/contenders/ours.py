@@ -15,7 +15,7 @@ from seqrec_export.data.readers import read
 from seqrec_export.data.vocabulary import PAD
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.models.sasrec import MODEL, SASRecConfig
-from seqrec_export.training.fit import _begin, _Fit
+from seqrec_export.training.fit import begin_deterministic, lightning_module
 
 
 class Count(lightning.Callback):
@@ -43,7 +43,7 @@ def main() -> None:
     task = Task.given()
     turns = Turns(task)
     torch.set_num_threads(1)
-    _begin(seed=0)
+    begin_deterministic(seed=0)
     dataset = prepare(read(task.data), MODEL.split)
     config = SASRecConfig(
         dim=task.dim,
@@ -74,7 +74,7 @@ def main() -> None:
             deterministic="warn",
             default_root_dir=folder,
         )
-        trainer.fit(_Fit(MODEL, net, dataset, config, seed=0))
+        trainer.fit(lightning_module(MODEL, net, dataset, config, seed=0))
 
 
 if __name__ == "__main__":

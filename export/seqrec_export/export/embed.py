@@ -86,7 +86,7 @@ def embed_users(
                     file.flush()
                     os.fsync(file.fileno())
                     write_json(state, encoder.key | {"done": end})
-        _write_parquet(interactions.user_ids, np.load(part, mmap_mode="r"), table)
+        write_vectors(interactions.user_ids, np.load(part, mmap_mode="r"), table)
         move(part, vectors)
         state.unlink(missing_ok=True)
     return vectors, table
@@ -165,7 +165,8 @@ def _whole(beside: Path) -> Iterator[None]:
         raise
 
 
-def _write_parquet(ids: NDArray[np.object_], vectors: NDArray[np.float32], path: Path) -> None:
+def write_vectors(ids: NDArray[np.object_], vectors: NDArray[np.float32], path: Path) -> None:
+    """Write a Parquet file of (U,) user ids and their (U, D) vectors, whole or not at all."""
     beside = path.with_name(f".{path.name}.part")
     dim = vectors.shape[1]
     schema = pa.schema([("user_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])

@@ -259,14 +259,14 @@ def _session_batch(dataset: Dataset, config: GRU4AttConfig, rows: Indices) -> Ba
     inputs = _inputs(
         dataset, config, sessions.starts[rows], sessions.ends[rows], sessions.times[rows]
     )
-    candidates, labels = _candidates(sessions, rows)
+    candidates, labels = session_candidates(sessions, rows)
     return inputs | {
         "candidates": torch.from_numpy(candidates),
         "labels": torch.from_numpy(np.nan_to_num(labels)),
     }
 
 
-def _candidates(sessions: SessionSet, rows: Indices) -> tuple[Indices, NDArray[np.float32]]:
+def session_candidates(sessions: SessionSet, rows: Indices) -> tuple[Indices, NDArray[np.float32]]:
     """(S,) rows -> (S, C) item indices (PAD: none), (S, C) labels (NaN: none)."""
     starts, ends = sessions.offsets[rows], sessions.offsets[rows + 1]
     width = int(max(1, (ends - starts).max(initial=1)))
@@ -375,12 +375,13 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
             scores = net.score(encode(inputs), Ragged.of(candidates)).view_as(candidates)
             return scores.float().cpu().numpy()
 
-        result |= _session_metrics(dataset, part, rank)
+        result |= session_metrics(dataset, part, rank)
     chooses = "candidates_ndcg@10" if "candidates_ndcg@10" in result else "ndcg@10"
     return result | ({"selection": result[chooses]} if chooses in result else {})
 
 
-def _session_metrics(dataset: Dataset, part: Part, rank: _Rank) -> Metrics:
+def session_metrics(dataset: Dataset, part: Part, rank: _Rank) -> Metrics:
+    """How well `rank`, (S,) rows of sessions -> (S, C) scores, orders what the sessions showed."""
     sessions = dataset.sessions
     assert sessions is not None
     rows = _rankable_sessions(sessions, part)
@@ -389,7 +390,7 @@ def _session_metrics(dataset: Dataset, part: Part, rank: _Rank) -> Metrics:
     ndcg, reciprocal = [np.zeros(0)], [np.zeros(0)]
     with torch.inference_mode():
         for batch in in_order(rows, 512):
-            _, labels = _candidates(sessions, batch)
+            _, labels = session_candidates(sessions, batch)
             scores = rank(batch)
             ndcg.append(metrics.list_ndcg_at_k(scores, labels, 10))
             reciprocal.append(metrics.list_reciprocal_rank(scores, labels))
@@ -406,8 +407,8 @@ def baselines(dataset: Dataset, config: GRU4AttConfig, part: Part) -> dict[str, 
     if dataset.sessions is not None:
         counts = dataset.item_counts.astype(np.float32)
         sessions = dataset.sessions
-        popularity |= _session_metrics(
-            dataset, part, lambda rows: counts[_candidates(sessions, rows)[0]]
+        popularity |= session_metrics(
+            dataset, part, lambda rows: counts[session_candidates(sessions, rows)[0]]
         )
     torch.manual_seed(0)
     untrained = GRU4Att(config, dataset.num_rows).eval()

@@ -267,7 +267,7 @@ def fit(
     the epoch in which the loss or the weights are not finite any more.
     """
     config = resolved(model, config)
-    _begin(seed)
+    begin_deterministic(seed)
     module = _Fit(model, net, dataset, config, seed)
     stopping = _Stopping(patience=config.patience, monitor=model.monitor, mode=model.mode)
     best = ModelCheckpoint(
@@ -326,16 +326,23 @@ def _multiplies_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _begin(seed: int) -> None:
+def lightning_module(
+    model: Model, net: Any, dataset: Dataset, config: Any, seed: int
+) -> lightning.LightningModule:
+    """What `fit` trains, for a Trainer of one's own: the network with its batches and steps."""
+    return _Fit(model, net, dataset, config, seed)
+
+
+def begin_deterministic(seed: int) -> None:
     """Seeded, deterministic and quiet."""
-    _quieten()
+    quieten()
     lightning.seed_everything(seed, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Nobody reads what was never written: filling it would cost up to a tenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Lightning greets, advises and counts workers; our batches come ready from this process."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -98,7 +98,7 @@ def generate(
             raise SeqrecError(f"synthetic {name}={value} is too few; give {name}={least} or more")
     streams = [np.random.Generator(np.random.PCG64([seed, part])) for part in range(4)]
     shop, item_ids, item_features = make_shop(streams[0], items)
-    ages = _ages(streams[1], users)
+    ages = draw_ages(streams[1], users)
     walk = make_walk(streams[2], shop, ages, events)
     made = _make_sessions(streams[3], shop, walk, sessions) if sessions else None
 
@@ -121,7 +121,8 @@ def generate(
     )
 
 
-def _ages(rng: np.random.Generator, count: int) -> Floats:
+def draw_ages(rng: np.random.Generator, count: int) -> Floats:
+    """(count,) ages of users in years."""
     """(U,) whole years, all of them known."""
     young = rng.random(count) < 0.55
     normal = rng.standard_normal(count)

@@ -21,13 +21,13 @@ _GARMENTS = (
     *("Nightwear", "Socks", "Shoes", "Bags", "Accessories", "Sportswear", "Beauty"),
 )
 _INDEX_GROUPS = ("Women", "Men", "Children", "Sport", "Basics")
-_CLUSTERS = len(_GARMENTS)
-_GROUP_OF = np.arange(_CLUSTERS) * len(_INDEX_GROUPS) // _CLUSTERS
-_SUCCESSORS = np.cumsum([0.4, 0.25, 0.15, 0.12])
+CLUSTERS = len(_GARMENTS)
+_GROUP_OF = np.arange(CLUSTERS) * len(_INDEX_GROUPS) // CLUSTERS
+SUCCESSORS = np.cumsum([0.4, 0.25, 0.15, 0.12])
 _NEW_VISIT, _MOVE, _REPEAT = 0.3, 0.15, 0.01
-_FOLLOW_NEW_VISIT, _SKIP, _HOME = 0.2, 0.25, 0.6
-_AGE_BANDS = 8  # of eight years, from 16
-_MONTHS = 12
+_FOLLOW_NEW_VISIT, SKIP, HOME = 0.2, 0.25, 0.6
+AGE_BANDS = 8  # of eight years, from 16
+MONTHS = 12
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -67,7 +67,7 @@ class Shop:
 
     def contexts(self, bands: Ints, now: Floats) -> Ints:
         """Rows of `by_age_and_month` for users of these age bands at these times."""
-        return bands * _MONTHS + self.month_of_day[(now / SECONDS_PER_DAY).astype(np.int64)]
+        return bands * MONTHS + self.month_of_day[(now / SECONDS_PER_DAY).astype(np.int64)]
 
     def released(self, items: NDArray[np.int32], now: Floats) -> NDArray[np.int32]:
         """The items, those not yet sold at these times replaced by their stand-ins."""
@@ -86,10 +86,10 @@ class Shop:
     ) -> NDArray[np.int32]:
         """(B,) the items chosen next; `follow` is the probability of taking a successor."""
         which, followed, skipped, at_home, cluster, item = rng.random((6, len(last)))
-        origin = np.where(skipped < _SKIP, before, last)
-        successor = self.successors[origin, np.searchsorted(_SUCCESSORS, which, side="right")]
+        origin = np.where(skipped < SKIP, before, last)
+        successor = self.successors[origin, np.searchsorted(SUCCESSORS, which, side="right")]
         elsewhere = self.by_age_and_month.draw(contexts, cluster)
-        taste = self.by_cluster.draw(np.where(at_home < _HOME, home, elsewhere), item)
+        taste = self.by_cluster.draw(np.where(at_home < HOME, home, elsewhere), item)
         return self.released(np.where(followed < follow, successor, taste), now)
 
 
@@ -122,7 +122,7 @@ def make_shop(
 ) -> tuple[Shop, NDArray[np.object_], pd.DataFrame]:
     """The shop, its item ids and its item features."""
     place = shuffled(rng, count)
-    cluster, rank = place % _CLUSTERS, place // _CLUSTERS
+    cluster, rank = place % CLUSTERS, place // CLUSTERS
     popularity = 1 / (rank + 3.0)
     by_cluster = Table(cluster, np.arange(count), popularity)
 
@@ -132,20 +132,20 @@ def make_shop(
     from_start = Table(cluster, np.arange(count), popularity * (release == 0))
 
     own = np.repeat(cluster[:, None], 3, axis=1)
-    linked = np.hstack([own, (rng.random((count, 2)) * _CLUSTERS).astype(np.int64)])
+    linked = np.hstack([own, (rng.random((count, 2)) * CLUSTERS).astype(np.int64)])
     # Which of the five is likely must not tell whether it is of the same cluster.
     linked = np.take_along_axis(linked, np.argsort(rng.random((count, 5)), axis=1), axis=1)
     uniform = Table(cluster, np.arange(count), np.ones(count))
 
     # A cluster's age and month are spread evenly, independently of each other and of its weight.
-    ages = 18 + 45 * shuffled(rng, _CLUSTERS) / _CLUSTERS
-    peaks = _MONTHS * shuffled(rng, _CLUSTERS) / _CLUSTERS
-    weights = (1 + shuffled(rng, _CLUSTERS)) ** -0.4
-    band_ages = 20 + 8 * np.arange(_AGE_BANDS)[:, None, None]
+    ages = 18 + 45 * shuffled(rng, CLUSTERS) / CLUSTERS
+    peaks = MONTHS * shuffled(rng, CLUSTERS) / CLUSTERS
+    weights = (1 + shuffled(rng, CLUSTERS)) ** -0.4
+    band_ages = 20 + 8 * np.arange(AGE_BANDS)[:, None, None]
     bell = 0.05 + np.exp(-0.5 * ((band_ages - ages) / 10) ** 2)
-    season = (1.05 + np.cos(2 * np.pi * (np.arange(_MONTHS)[:, None] - peaks) / _MONTHS)) ** 2
+    season = (1.05 + np.cos(2 * np.pi * (np.arange(MONTHS)[:, None] - peaks) / MONTHS)) ** 2
     likely = weights * bell * season
-    contexts = np.repeat(np.arange(_AGE_BANDS * _MONTHS), _CLUSTERS)
+    contexts = np.repeat(np.arange(AGE_BANDS * MONTHS), CLUSTERS)
 
     days = np.datetime64(START, "s").astype("datetime64[D]") + np.arange(DAYS)
     shop = Shop(
@@ -157,15 +157,15 @@ def make_shop(
         opening=np.flatnonzero(release == 0),
         by_cluster=by_cluster,
         by_age_and_month=Table(
-            contexts, np.tile(np.arange(_CLUSTERS), _AGE_BANDS * _MONTHS), likely.ravel()
+            contexts, np.tile(np.arange(CLUSTERS), AGE_BANDS * MONTHS), likely.ravel()
         ),
-        month_of_day=days.astype("datetime64[M]").astype(np.int64) % _MONTHS,
+        month_of_day=days.astype("datetime64[M]").astype(np.int64) % MONTHS,
     )
     # Gaps of at least one make the ids distinct; nine digits of which the first is no zero.
     gaps = 1 + (rng.random(count) * (8.9e8 / count - 1)).astype(np.int64)
     ids = np.char.add("0", (100_000_000 + np.cumsum(gaps)).astype(str)).astype(object)
     noise = rng.random((4, count))
-    garment = np.where(noise[0] < 0.1, (noise[1] * _CLUSTERS).astype(np.int64), cluster)
+    garment = np.where(noise[0] < 0.1, (noise[1] * CLUSTERS).astype(np.int64), cluster)
     group = np.where(
         noise[2] < 0.05, (noise[3] * len(_INDEX_GROUPS)).astype(np.int64), _GROUP_OF[cluster]
     )
@@ -186,7 +186,7 @@ def make_walk(rng: np.random.Generator, shop: Shop, ages: Floats, events: int) -
     counts = 1 + np.diff(np.floor(heavy / heavy[-1] * (events - users)), prepend=0).astype(np.int64)
     order = np.argsort(-counts, kind="stable")
     counts = counts[order]
-    bands = np.clip((ages[order].astype(np.int64) - 16) // 8, 0, _AGE_BANDS - 1)
+    bands = np.clip((ages[order].astype(np.int64) - 16) // 8, 0, AGE_BANDS - 1)
     late, begin, stay = rng.random((3, users))
     joined: Floats = np.where(late < 0.06, 0.9 + 0.07 * begin, 0.003 + 0.85 * begin**2)
     end = (joined + (0.999 - joined) * (0.25 + 0.75 * stay)) * SPAN
