@@ -8,10 +8,11 @@ import typer
 
 from seqrec_cli import options
 from seqrec_cli.console import note, print_json
+from seqrec_export.models.registry import TO_EMBED
 
 
 def embed(
-    model: Annotated[str, typer.Option("--model", "-m", help="Model to embed with.")] = "gru4att",
+    model: Annotated[str, typer.Option("--model", "-m", help="Model to embed with.")] = TO_EMBED,
     data: options.Data = None,
     columns: options.Columns = None,
     out: Annotated[
@@ -53,7 +54,8 @@ def embed(
         synthetic={"users": users, "items": items, "events": events},
     )
     vector_files(out)  # a wrong name is said before a log is read
-    run = load(plan.runs / model)
+    ((name, found),) = plan.found.items()
+    run = load(plan.runs / name, found)
     interactions = read_log(plan)
     from rich.console import Console
 

@@ -100,7 +100,8 @@ def export(
         top_k=top_k,
         item_precision=item_precision,
     )
-    found = [load(plan.runs / name) for name in plan.models]  # before the first is published
+    # All of them, before the first is published.
+    found = [load(plan.runs / name, model) for name, model in plan.found.items()]
     require_place(plan.repository)
     outcomes = [export_one(run, plan, keep=keep) for run in found]
     report(outcomes, plan, json=json)

@@ -7,26 +7,34 @@ from typing import Annotated
 import typer
 
 from seqrec_cli import options
-from seqrec_cli.console import print_json, print_table
-from seqrec_export.errors import SeqrecError
+from seqrec_cli.console import note, print_json, print_table
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Model whose settings to list.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Model whose settings to list; one of your own: package.module:MODEL."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """List the models and what each needs, or the settings and presets of one.
 
+    Those that installed packages offer are among them.
+
     Example: `seqrec-export models sasrec`
     """
-    from seqrec_export.models.registry import MODELS
+    from seqrec_export.models import registry
     from seqrec_export.models.settings import settings_of
     from seqrec_export.training.train import readers_for
 
     if name is None:
+        broken = registry.broken()
+        for text in broken.values():
+            note(f"note: {text}")
+        sound = [name for name in registry.names() if name in registry.OWN or name not in broken]
         rows = [
             (m.name, m.summary, ", ".join(("user", "item", "time", *m.needs)), readers_for(m))
-            for m in MODELS.values()
+            for m in map(registry.find, sound)
         ]
         if json:
             keys = ("model", "summary", "needs", "readers")
@@ -34,9 +42,8 @@ def models(
         else:
             print_table("Models", ("model", "what it is", "needs", "readers"), rows)
         return
-    if name not in MODELS:
-        raise SeqrecError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    presets = MODELS[name].presets
+    model = registry.find(name)
+    presets = model.presets
     settings = [
         {
             "setting": found.name,
@@ -46,13 +53,14 @@ def models(
             "unit": found.unit,
             "meaning": found.help,
         }
-        for found in settings_of(MODELS[name].config).values()
+        for found in settings_of(model.config).values()
     ]
     if json:
         print_json(settings)
     else:
         print_table(
-            f"{name}: --set {name}.SETTING=VALUE, --preset {' or '.join(presets)}",
+            f"{model.name}: --set {model.name}.SETTING=VALUE"
+            + (f", --preset {' or '.join(presets)}" if presets else ""),
             ("setting", "default", *presets, "allowed", "unit", "meaning"),
             [tuple(s.values()) for s in settings],
         )

@@ -6,7 +6,7 @@ defaults. A model without the preset takes its defaults.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seqrec_export import contract
     from seqrec_export.clients.python import TLS
     from seqrec_export.data.interactions import Interactions
+    from seqrec_export.models.model import Model
 
 DEFAULT_RUNS = Path("runs")
 DEFAULT_REPOSITORY = Path("model_repository")
@@ -26,7 +27,12 @@ DEFAULT_URL = "127.0.0.1:8001"
 
 ModelNames = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="Model to build; repeat for several. Default: all."),
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model to build, by its name or as package.module:MODEL; repeat for several. Default: "
+        "all that come with seqrec-export.",
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -125,6 +131,7 @@ class Plan:
     top_k: int | None  # None: nothing is said about it
     item_precision: contract.ItemPrecision | None
     settings: Mapping[str, Mapping[str, Any]]  # by model
+    found: Mapping[str, Model]  # by name, each of `models`
 
     def read(self) -> Interactions:
         """The log that the plan names."""
@@ -139,9 +146,7 @@ class Plan:
 
     def config(self, name: str) -> Any:
         """The config of one model: its defaults and what the plan sets."""
-        from seqrec_export.models.registry import MODELS
-
-        return MODELS[name].config(**self.settings.get(name, {}))
+        return self.found[name].config(**self.settings.get(name, {}))
 
 
 def make_plan(
@@ -161,33 +166,32 @@ def make_plan(
 ) -> Plan:
     """Merge command line, file and defaults. Raises SeqrecError for what does not exist."""
     from seqrec_cli.config_file import read_config
-    from seqrec_export.models.registry import MODELS
+    from seqrec_export.models.registry import OWN
     from seqrec_export.models.settings import SEED, TOP_K
 
     file = read_config(config)
-    names = tuple(dict.fromkeys(models or file.get("models") or MODELS))
-    for name in names:
-        if name not in MODELS:
-            raise SeqrecError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
+    found = _found(models or file.get("models") or OWN)
+    names = tuple(found)
     chosen = file.get("preset") if preset is None else preset
     merged: dict[str, dict[str, Any]] = {
-        name: dict(MODELS[name].presets.get(chosen or "", {})) for name in names
+        name: dict(found[name].presets.get(chosen or "", {})) for name in names
     }
-    if chosen is not None and not any(chosen in MODELS[name].presets for name in names):
-        known = sorted({text for name in names for text in MODELS[name].presets})
+    if chosen is not None and not any(chosen in found[name].presets for name in names):
+        known = sorted({text for name in names for text in found[name].presets})
         raise SeqrecError(
-            f"{', '.join(names)} has no preset {chosen!r}; there are {', '.join(known)}"
+            f"{', '.join(names)} has no preset {chosen!r}; there are {', '.join(known) or 'none'}"
         )
+    others = _others(file, found)
     for name, values in file.get("settings", {}).items():
         for key, value in values.items():
-            _assign(merged, f"{name}.{key}", value, file=config)
+            _assign(merged, others, f"{name}.{key}", value, file=config)
     for text in settings or []:
         key, separator, value = text.partition("=")
         if not separator:
             raise SeqrecError(f"--set {text}: write a setting and its value, as dim=64")
-        _assign(merged, key, value)
+        _assign(merged, found, key, value)
     for name in names:
-        MODELS[name].config(**merged[name])  # settings that do not go together
+        found[name].config(**merged[name])  # settings that do not go together
     return Plan(
         data=_data(config, file.get("data") if data is None else data, synthetic or {}),
         columns=_columns(file.get("columns", {}) if columns is None else columns),
@@ -198,6 +202,7 @@ def make_plan(
         top_k=file.get("top_k") if top_k is None else TOP_K.checked(top_k, "--top-k"),
         item_precision=_item_precision(item_precision or file.get("item_precision")),
         settings=merged,
+        found=found,
     )
 
 
@@ -244,34 +249,61 @@ def _columns(text: str | Mapping[str, str]) -> Mapping[str, str]:
     return columns
 
 
+def _found(asked: Iterable[str]) -> dict[str, Model]:
+    """The models of these names or references, by name. Raises SeqrecError if two share one."""
+    from seqrec_export.models.registry import find
+
+    found: dict[str, Model] = {}
+    for text in asked:
+        model = find(text)
+        if found.setdefault(model.name, model) is not model:
+            raise SeqrecError(f"{text} is another model called {model.name!r}; give one of them")
+    return found
+
+
+def _others(file: Mapping[str, Any], found: Mapping[str, Model]) -> Mapping[str, Model]:
+    """The models whose settings the file may hold: also those that this command does not build."""
+    from seqrec_export.models.registry import find, names
+
+    wanted = [name for name in file.get("settings", {}) if name not in found]
+    known = {name: find(name) for name in wanted if name in names()}
+    if len(known) < len(wanted):  # it may be one that the file names by its module
+        known |= _found(text for text in file.get("models", ()) if ":" in text)
+    return {**known, **found}
+
+
 def _assign(
-    merged: dict[str, dict[str, Any]], key: str, value: Any, *, file: Path | None = None
+    merged: dict[str, dict[str, Any]],
+    known: Mapping[str, Model],
+    key: str,
+    value: Any,
+    *,
+    file: Path | None = None,
 ) -> None:
     """Put `dim` or `sasrec.dim` where it belongs, as the type that the config declares.
 
     A value of the command line is text. One of a file has a type, and may be of a model that this
     command does not build.
     """
-    from seqrec_export.models.registry import MODELS
+    from seqrec_export.models.registry import names
     from seqrec_export.models.settings import settings_of
 
     model, _, name = key.rpartition(".")
     said_by = f"{file}: " if file else ""
-    if model and model not in MODELS:
-        raise SeqrecError(
-            f"{said_by}{key}: no model is called {model!r}; there are {', '.join(MODELS)}"
-        )
+    if model and model not in {*names(), *known}:
+        there = ", ".join(dict.fromkeys([*names(), *known]))
+        raise SeqrecError(f"{said_by}{key}: no model is called {model!r}; there are {there}")
     if model and model not in merged and not file:
         raise SeqrecError(f"{key}: {model} is not among the models to build")
-    takers = [model] if model else list(merged)
-    takers_of_it = [taker for taker in takers if name in settings_of(MODELS[taker].config)]
+    takers = {name: settings_of(known[name].config) for name in ([model] if model else merged)}
+    takers_of_it = [taker for taker, settings in takers.items() if name in settings]
     if not takers_of_it:
-        known = sorted({known for taker in takers for known in settings_of(MODELS[taker].config)})
+        there = ", ".join(sorted({name for settings in takers.values() for name in settings}))
         raise SeqrecError(
-            f"{said_by}{', '.join(takers)} has no setting {name!r}; there are {', '.join(known)}"
+            f"{said_by}{', '.join(takers)} has no setting {name!r}; there are {there}"
         )
     for taker in takers_of_it:
-        found = settings_of(MODELS[taker].config)[name]
+        found = takers[taker][name]
         right = (found.checked if file else found.parsed)(value, f"{said_by}{taker}.{name}")
         if taker in merged:
             merged[taker][name] = right

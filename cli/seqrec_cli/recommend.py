@@ -11,6 +11,7 @@ import typer
 from seqrec_cli import lists, options
 from seqrec_cli.console import note, print_json, print_table
 from seqrec_export.errors import SeqrecError
+from seqrec_export.models.registry import TO_ASK
 
 if TYPE_CHECKING:
     from seqrec_export.clients.python import Signature
@@ -19,7 +20,7 @@ _SHOWN = 10  # items, if nobody asks for more
 
 
 def recommend(
-    model: Annotated[str, typer.Option("--model", "-m", help="Model to ask.")] = "sasrec",
+    model: Annotated[str, typer.Option("--model", "-m", help="Model to ask.")] = TO_ASK,
     history: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,7 +59,9 @@ def recommend(
     Example: `seqrec-export recommend --model sasrec --history 1193,661,914`
     """
     from seqrec_export.clients.python import Client
+    from seqrec_export.models.registry import find
 
+    model = find(model).name if ":" in model else model
     given: dict[str, tuple[str, Any]] = {
         "history_item_ids": ("--history", lists.texts("--history", history)),
         "user_id": ("--user", user),

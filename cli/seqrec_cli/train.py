@@ -102,12 +102,11 @@ def read_log(plan: options.Plan) -> Interactions:
 
 def require_all(plan: options.Plan, interactions: Interactions) -> None:
     """Raise SeqrecError for what a model lacks, before the first of them trains for an hour."""
-    from seqrec_export.models.registry import MODELS
     from seqrec_export.training.train import require
 
     for name in plan.models:
         try:
-            require(MODELS[name], interactions)
+            require(plan.found[name], interactions)
         except SeqrecError as error:
             if len(plan.models) == 1:
                 raise
@@ -126,15 +125,14 @@ def train_one(
     mlflow: str | None = None,
 ) -> Run:
     """Train one model, or take the finished run of the same data, settings and seed."""
-    from seqrec_export.models.registry import MODELS
     from seqrec_export.report.page import REPORT_FILE, ModelReport, write_report
     from seqrec_export.training import train as run
 
     path = plan.runs / name
-    chosen = MODELS[name]
+    chosen = plan.found[name]
     model_config = plan.config(name)
     key = run.run_key(chosen, model_config, plan.seed, interactions.fingerprint)
-    if not retrain and (found := run.finished(path, key, report=note)):
+    if not retrain and (found := run.finished(path, key, note, chosen)):
         note(f"{name}: {path} already is this run, not trained again")
         return found
     note(f"{name}: training")

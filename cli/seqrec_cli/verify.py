@@ -71,7 +71,7 @@ def verify(
     with Client(url, tls=tls) if url is not None else nullcontext() as client:
         extra = on_triton(client) if client else None
         # All of them, before the first is verified for minutes.
-        for exported in [find_export(load(plan.runs / name)) for name in plan.models]:
+        for exported in [find_export(load(plan.runs / n, m)) for n, m in plan.found.items()]:
             if other := not_served(exported, plan.repository):
                 compared = "; --url compares answers of that one with this one" if url else ""
                 note(f"note: {other}{compared}")

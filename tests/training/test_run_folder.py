@@ -99,11 +99,15 @@ def test_one_bit_is_damage(name: str, sound: Path) -> None:
         load(sound)
 
 
-@pytest.mark.parametrize("change", [("dim", "width"), ("caser", "nextitnet")])
-def test_a_run_of_another_version_is_said_to_be_one(change: tuple[str, str], sound: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"), [(("dim", "width"), DamagedRunError), (("caser", "nextitnet"), SeqrecError)]
+)
+def test_a_run_of_another_version_is_said_to_be_one(
+    change: tuple[str, str], said: type[SeqrecError], sound: Path
+) -> None:
     file = sound / CONFIG_FILE
     file.write_text(file.read_text().replace(f'"{change[0]}"', f'"{change[1]}"'))
-    with pytest.raises(DamagedRunError, match=f"version.*{change[1]}|{change[1]}.*version"):
+    with pytest.raises(said, match=f"version.*{change[1]}|{change[1]}.*version"):
         load(sound)
 
 

@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ from seqrec_export.folders import (
     write_json,
     write_text,
 )
+from seqrec_export.models.model import Model
+from seqrec_export.models.registry import source_files
 from seqrec_export.models.settings import TOP_K
 from seqrec_export.training.train import Run, alone, library_versions
 
@@ -207,13 +209,15 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {file.name: sha256_file(file) for file in files if file.exists()}
 
 
-@cache
-def _source_hash(model_name: str) -> str:
+def _source_hash(model: Model) -> str:
+    """Of the code that graphs are made with; that of a model without a file is always another."""
     here = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    own = here / "models" / f"{model_name}.py"
-    for file in (*(here / name for name in _SOURCES), *([own] if own.exists() else [])):
+    own = source_files(model)
+    for file in (*(here / name for name in _SOURCES), *own):
         digest.update(file.read_bytes())
+    if not own:
+        digest.update(secrets.token_bytes(16))
     return digest.hexdigest()
 
 
@@ -226,7 +230,7 @@ def _export_key(run: Run, top_k: int, item_precision: ItemPrecision) -> str:
             "vocabularies": [sha256_file(file) for file in vocabularies],
             "top_k": top_k,
             "item_precision": item_precision,
-            "source": _source_hash(run.model.name),
+            "source": _source_hash(run.model),
             "versions": library_versions(),
         }
     )

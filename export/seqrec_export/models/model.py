@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from seqrec_export.contract import Graph
 from seqrec_export.data.histories import Dataset
+from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation.metrics import Metrics
 
 Batch = dict[str, Tensor]
@@ -54,3 +56,10 @@ class Model:
     scale: Callable[[Any], float] = lambda net: 1.0  # of a network's scores, beside the usual ones
     ranks_new_items: bool = False  # items that training never saw, by their features
     cpu_bfloat16: bool = False  # whether a CPU that has bfloat16 trains wide ones faster with it
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-z][a-z0-9_]*", self.name):
+            raise SeqrecError(
+                f"a model is called {self.name!r}, which names folders and identifiers; give it "
+                "small letters, digits and _, a letter first"
+            )

@@ -1,6 +1,6 @@
 """A run folder: what one training left behind. safetensors, JSON and Parquet; no pickle.
 
-config.json            model, settings, seed, data, versions, key
+config.json            model and where it came from, settings, seed, data, versions, key
 weights.safetensors    parameters and buffers
 vocabulary/*.parquet   ids in index order
 held_out.json          raw requests before some held-out events, to verify exports with
@@ -9,6 +9,7 @@ metrics.json           test, baselines, validation curve
 files.json             sha256 of the files above but the curves; written last
 
 It is read as a whole or refused with the file that is wrong, and one process at a time uses it.
+What it says of where its model came from is for people: the code that it names is never imported.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from seqrec_export import locks
 from seqrec_export.data.vocabulary import Vocabulary
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json, recover, sha256_file, write_json
+from seqrec_export.models import registry
 from seqrec_export.models.model import Model
-from seqrec_export.models.registry import MODELS
 from seqrec_export.training.checkpoints import save_tensors
 
 CONFIG_FILE = "config.json"
@@ -99,18 +100,24 @@ def finished_key(path: Path) -> str | None:
         return str(_description(path)["key"])
 
 
-def finished(path: Path, key: str, report: Callable[[str], None]) -> Run | None:
+def finished(
+    path: Path, key: str, report: Callable[[str], None], model: Model | None = None
+) -> Run | None:
     """The finished run of this key at `path`; None, and its damage reported, if it is not whole."""
     try:
         with _reading(path):
-            return load(path) if finished_key(path) == key else None
+            return load(path, model) if finished_key(path) == key else None
     except DamagedRunError as error:
         report(f"{error}, as is done now")
         return None
 
 
-def load(path: Path) -> Run:
-    """Read a run folder. Raises SeqrecError if it is none, not finished, or damaged."""
+def load(path: Path, model: Model | None = None) -> Run:
+    """Read a run folder. Raises SeqrecError if it is none, not finished, or damaged.
+
+    Without `model` it is one of this package, or what an installed package offers by the run's
+    name. Nothing that the folder names is imported.
+    """
     with _reading(path):
         if not (path / METRICS_FILE).exists():
             lacking = f"{METRICS_FILE}, so that it is no finished run"
@@ -118,7 +125,7 @@ def load(path: Path) -> Run:
                 raise DamagedRunError(f"{path} lacks {lacking}; run `seqrec-export train` again")
             raise SeqrecError(f"{path} holds no finished run; run `seqrec-export train` first")
         description = _description(path)
-        model, config = _model(path, description)
+        model, config = _model(path, description, model)
         _compare_files(path)
         vocabularies = _vocabularies(path)
         net = _net(path, model, config, vocabularies)
@@ -140,7 +147,8 @@ def require_still(run: Run) -> None:
     """Raise SeqrecError if another run lies at the path of this one by now."""
     description = _description(run.path)
     # By the settings as they are read: a run of an older version lacks those that are new.
-    model, config = _model(run.path, description)
+    same = run.model if description["model"] == run.model.name else None
+    model, config = _model(run.path, description, same)
     now = (model.name, config, description["seed"], description["fingerprint"])
     if now != (run.model.name, run.config, run.seed, run.fingerprint):
         raise SeqrecError(f"{run.path} was trained anew by another process; repeat the command")
@@ -213,24 +221,41 @@ def _description(path: Path) -> dict[str, Any]:
     return _json(path / CONFIG_FILE, _DESCRIBED)
 
 
-def _model(path: Path, description: Mapping[str, Any]) -> tuple[Model, Any]:
-    """The model of a run with its settings. Raises DamagedRunError if this version lacks them."""
+def _model(path: Path, description: Mapping[str, Any], given: Model | None) -> tuple[Model, Any]:
+    """The model of a run with its settings. Raises SeqrecError if nobody has it.
+
+    Raises DamagedRunError if this version of it lacks the settings.
+    """
     name, settings = description["model"], description["config"]
     file = path / CONFIG_FILE
-    if name not in MODELS:
-        raise DamagedRunError(
-            f"{path} is a run of {name}, which this version does not have; it has "
-            f"{', '.join(MODELS)}; run `seqrec-export train` again"
-        )
+    if not isinstance(name, str):
+        raise _damaged(file, "its model has no name")
+    if given is not None and given.name != name:
+        raise SeqrecError(f"{path} is a run of {name[:100]}, not of {given.name}; name that model")
+    model = given or _known(path, name, description.get("origin"))
     if not isinstance(settings, dict):
         raise _damaged(file, "its settings are no object")
-    known = {field.name for field in fields(MODELS[name].config)}
+    known = {field.name for field in fields(model.config)}
     if unknown := sorted(settings.keys() - known):
         raise _other_version(file, description, f"sets {', '.join(unknown)}")
     try:
-        return MODELS[name], MODELS[name].config(**settings)
+        return model, model.config(**settings)
     except (TypeError, ValueError, SeqrecError) as error:
         raise _other_version(file, description, f"cannot be taken ({error})") from error
+
+
+def _known(path: Path, name: str, origin: Any) -> Model:
+    """The model of that name that this installation has: only its own list decides."""
+    if name in registry.names():
+        return registry.find(name)
+    said = origin.get("model", "") if isinstance(origin, dict) else ""
+    said = f" (it says: of {str(said)[:100]})" if said else ""
+    raise SeqrecError(
+        f"{path} is a run of {name[:100]!r}{said}, which neither this version of "
+        f"seqrec-export nor an installed package offers; there are {', '.join(registry.names())}. "
+        "A run's code is not imported because the run names it: install its package, or name a "
+        "model that you trust with --model package.module:MODEL"
+    )
 
 
 def _other_version(file: Path, description: Mapping[str, Any], what: str) -> DamagedRunError:

@@ -20,6 +20,7 @@ from seqrec_export.data.readers import READERS
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import remove, replace_folder, sha256_json
 from seqrec_export.models.model import Model
+from seqrec_export.models.registry import is_own, origin
 from seqrec_export.models.settings import SEED
 from seqrec_export.models.wire import CANDIDATES
 from seqrec_export.training import run as run_folder
@@ -55,7 +56,10 @@ _WINDOWS_KEPT = 3  # of a history: what the network sees, and more
 
 
 def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
-    """Trainings of the same key give the same weights on the same machine and versions."""
+    """Trainings of the same key give the same weights on the same machine and versions.
+
+    The code of a model of another package is a part of it, as far as it is known.
+    """
     return sha256_json(
         {
             "model": model.name,
@@ -63,6 +67,7 @@ def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
             "seed": seed,
             "data": fingerprint,
             "versions": library_versions(),
+            **({} if is_own(model) else {"origin": origin(model)}),
         }
     )
 
@@ -121,6 +126,7 @@ def train(
     require(model, interactions)
     description = {
         "model": model.name,
+        "origin": origin(model),
         "config": asdict(config),
         "seed": seed,
         "source": interactions.source,
@@ -163,7 +169,7 @@ def train(
         }
         tracking.log_results(loggers, metrics)
         _put_in_place(path, description, net, dataset, held_out, metrics)
-        return load(path)
+        return load(path, model)
 
 
 @contextmanager

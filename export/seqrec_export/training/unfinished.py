@@ -28,6 +28,7 @@ from seqrec_export.training.run import (
 
 _FINISHED_FILE = "finished.json"
 _OURS = (CONFIG_FILE, WEIGHTS_FILE, METRICS_FILE, FILES_FILE)
+_NOT_COMPARED = ("config", "versions", "key", "origin")
 _SHOWN = 3  # differences of a training from what is asked for
 
 
@@ -157,7 +158,7 @@ def _differences(found: Mapping[str, Any], description: Mapping[str, Any]) -> st
     said = []
     for before, now in (
         (found.get("config", {}), description["config"]),
-        (found, {k: v for k, v in description.items() if k not in ("config", "versions", "key")}),
+        (found, {k: v for k, v in description.items() if k not in _NOT_COMPARED}),
         (found.get("versions", {}), description["versions"]),
     ):
         if isinstance(before, dict):
@@ -168,4 +169,6 @@ def _differences(found: Mapping[str, Any], description: Mapping[str, Any]) -> st
             ]
     if not said and found.get("fingerprint") != description["fingerprint"]:
         said = ["the log has changed"]
+    if not said and found.get("origin") != description.get("origin"):
+        said = ["the model's code has changed"]
     return f" ({'; '.join(said[:_SHOWN])})" if said else ""
