@@ -17,6 +17,7 @@ import torch
 from onnx import TensorProto
 from tritonclient.grpc import model_config_pb2
 
+import seqrec_export
 from seqrec_export.errors import SeqrecError
 from seqrec_export.export.exported import Exported, export_run
 from seqrec_export.export.onnx_export import export_graph
@@ -285,6 +286,12 @@ def test_the_same_weights_give_the_same_file(
         for folder in ("one", "other")
     )
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_file_says_nothing_of_the_machine_that_made_it(served: Served) -> None:
+    file = served.exported.model_file(served.graph.name).read_bytes()
+    for path in (Path(seqrec_export.__file__).parents[1], Path(torch.__file__).parents[1], ".py"):
+        assert str(path).encode() not in file, path
 
 
 def test_a_weight_that_changed_after_the_export_is_found_and_not_published(

@@ -242,7 +242,27 @@ def to_onnx(module: nn.Module, inputs: Sequence[Traced], outputs: Sequence[str])
             verbose=False,
         )
     assert onnx_program is not None
+    _drop_notes(onnx_program.model)
     return onnx_program.model
+
+
+def _drop_notes(model: ir.Model) -> None:
+    """Remove what the exporter notes of the sources: they hold paths of the machine it ran on.
+
+    Without them equal weights give equal files, wherever the package lies.
+    """
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        graph.metadata_props.clear()
+        for value in [*graph.inputs, *graph.outputs]:
+            value.metadata_props.clear()
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+    model.metadata_props.clear()
 
 
 def _declare_axes(onnx_graph: ir.Graph, graph: Graph) -> None:
