@@ -45,7 +45,8 @@ Columns = Annotated[
     str | None,
     typer.Option(
         help="Column names for table, as user=uid,item=sku,time=ts. `rating=` leaves a column out; "
-        "time_unit=ms, time_origin=1899-12-30 and time_format=%d/%m/%Y say what times are."
+        "time_unit=ms, time_origin=1899-12-30 and time_format=%d/%m/%Y say what times are. Another "
+        "name, as device=hardware, is a column for models that take it."
     ),
 ]
 ConfigFile = Annotated[

@@ -283,8 +283,8 @@ def test_mappings_are_refused_where_they_mean_nothing(tmp_path):
     path = write(tmp_path / "log.csv", HEAD + ROW)
     with pytest.raises(SeqrecError, match="column mapping is for table"):
         read(f"movielens:{path}", {"user": "user"})
-    with pytest.raises(SeqrecError, match="found price"):
-        read(f"table:{path}", {"price": "rating"})
+    with pytest.raises(SeqrecError, match="no column prize"):
+        read(f"table:{path}", {"price": "prize"})
     with pytest.raises(SeqrecError, match="no column sku"):
         read(f"table:{path}", {"item": "sku"})
 

@@ -7,13 +7,15 @@ event of the same user. So a split is three arrays of positions, and nothing is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from seqrec_export.contract import Dtype
+from seqrec_export.data.extra_columns import as_numbers, as_texts, indexed
 from seqrec_export.data.interactions import Interactions, Sessions
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN, Vocabulary
 from seqrec_export.errors import SeqrecError
@@ -33,6 +35,8 @@ class Histories:
     times: NDArray[np.int64]  # (N,) seconds since 1970-01-01 UTC
     ratings: NDArray[np.float32] | None = None  # (N,) stars
     event_types: NDArray[np.int64] | None = None  # (N,) event type indices
+    # (N,) each: indices of the vocabulary that is called so, or float32, NaN where missing.
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def num_users(self) -> int:
@@ -100,6 +104,7 @@ def prepare(
     *,
     held_out_from: tuple[int, int] | None = None,
     new_items: bool = False,
+    columns: Mapping[str, Dtype] | None = None,
 ) -> Dataset:
     """Sort events into histories, split them, and index the ids that training sees.
 
@@ -108,6 +113,8 @@ def prepare(
     happened from the second time of `held_out_from` on (seconds since 1970), and from the first.
     `last_rating`: as leave_one_out, and a tenth of the users are never trained on at all.
     With `new_items`, items with features have an index without an event of the training part.
+    `columns` says which extra columns are taken, as strings or as numbers; one that the log does
+    not have is missing in every event.
 
     Raises SeqrecError where nothing is left to train on.
     """
@@ -145,6 +152,11 @@ def prepare(
         "users": Vocabulary(interactions.user_ids[trained_user]),
         "event_types": Vocabulary(interactions.event_type_ids),
     }
+    extra: dict[str, NDArray[Any]] = {}
+    for name, dtype in (columns or {}).items():
+        vocabulary, extra[name] = _extra(interactions, name, dtype, order, is_train)
+        if vocabulary is not None:
+            vocabularies[name] = vocabulary
     item_counts = np.zeros(items.num_rows, np.int64)
     item_counts[item_index[known]] = train_counts[known]
 
@@ -157,12 +169,18 @@ def prepare(
         event_types=None
         if interactions.event_types is None
         else interactions.event_types[order].astype(np.int64) + NUM_RESERVED,
+        columns=extra,
     )
     alone = int((counts == 1).sum())
     notes = (f"{alone} users have a single event: used for popularity only",) if alone else ()
     item_features = _features_by_index(interactions.item_features, items, item_index, known)
     if item_features is not None:
         for column in item_features.columns:
+            if column in extra:
+                raise SeqrecError(
+                    f"{interactions.source} has {column} of its events and of its items; give the "
+                    "events' column another name"
+                )
             vocabularies[column] = Vocabulary(sorted(set(item_features[column]) - {""}))
     return Dataset(
         histories=histories,
@@ -254,6 +272,23 @@ def _by_popularity(
     index = np.full(len(ids), UNKNOWN, np.int64)
     index[rows] = np.arange(len(rows)) + NUM_RESERVED
     return Vocabulary(ids[rows]), index
+
+
+def _extra(
+    interactions: Interactions,
+    name: str,
+    dtype: Dtype,
+    order: NDArray[np.int64],
+    is_train: NDArray[np.bool_],
+) -> tuple[Vocabulary | None, NDArray[Any]]:
+    """The vocabulary of an extra column of text, None of numbers; (N,) its values in order."""
+    values = interactions.columns.get(name)
+    if dtype == "string":
+        texts = np.full(len(order), "", object) if values is None else as_texts(values)[order]
+        return indexed(texts, is_train)
+    if values is None:
+        return None, np.full(len(order), np.nan, np.float32)
+    return None, as_numbers(name, values, interactions.source)[order]
 
 
 def _features_by_index(

@@ -13,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from seqrec_export.errors import SeqrecError
+
 SECONDS_PER_DAY = 86_400
 
 
@@ -36,6 +38,9 @@ class Interactions:
 
     `user_ids` and `item_ids` hold each distinct id once, as the caller of the served model will
     send it; users and items without an event (from a customer or article table) are included.
+    `columns` holds what else the log says of each event, by name, for models that take it: text as
+    an array of str objects ("" is missing), or numbers (NaN is missing). A name is an identifier
+    and none of the fields here. A model takes a column as text or as numbers, whatever it is.
     """
 
     user_ids: NDArray[np.object_]  # (U,) distinct str, none of them empty
@@ -50,10 +55,29 @@ class Interactions:
     user_features: pd.DataFrame | None = None  # U rows, in the order of user_ids
     item_features: pd.DataFrame | None = None  # V rows, in the order of item_ids
     sessions: Sessions | None = None
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (N,) each
     source: str  # what was read, for people
     notes: tuple[str, ...] = ()  # what the reader noticed, a sentence each
     # Of a column that is there and cannot be read, why: {"ratings": "log.csv, line 3: ..."}.
     unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        taken = {of.name for of in fields(self)} | _ROLES
+        for name, values in self.columns.items():
+            if not name.isidentifier() or name in taken:
+                raise SeqrecError(
+                    f"an extra column is called {name!r}; give it a name of letters, digits and _ "
+                    f"that is none of {', '.join(sorted(taken))}"
+                )
+            if len(values) != len(self.users):
+                raise SeqrecError(
+                    f"the extra column {name} has {len(values)} values for {len(self.users)} events"
+                )
+
+    def column(self, name: str) -> Any:
+        """What a log may lack, by its name: a field of this, or an extra column; None without."""
+        is_field = name in {of.name for of in fields(self)}
+        return getattr(self, name) if is_field else self.columns.get(name)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -67,6 +91,7 @@ class Interactions:
         return digest.hexdigest()
 
 
+_ROLES = frozenset({"user", "item", "time", "rating", "event_type"})  # of a table's columns
 _NOT_DATA = frozenset({"source", "notes", "unreadable"})
 
 
@@ -75,6 +100,9 @@ def _digest(digest: Any, name: str, value: Any) -> None:
     if isinstance(value, pd.DataFrame):
         for column in value.columns:
             _digest(digest, f"{name}.{column}", value[column].to_numpy())
+    elif isinstance(value, Mapping):
+        for column in sorted(value):
+            _digest(digest, f"{name}.{column}", value[column])
     elif isinstance(value, Sessions):
         for part in fields(value):
             _digest(digest, f"{name}.{part.name}", getattr(value, part.name))

@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seqrec_export.contract import Spec
+from seqrec_export.contract import Dtype, Spec
 from seqrec_export.data.batches import Indices, windows
+from seqrec_export.data.extra_columns import as_numbers, as_texts
 from seqrec_export.data.histories import event_offsets, sorted_events
-from seqrec_export.data.interactions import SECONDS_PER_DAY, Interactions, months
+from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
 
 Request = dict[str, NDArray[Any]]  # by input: object (str), float32 or int32
 
 
-# What an input is made of, if a log may lack it.
-_MADE_OF = {
-    "history_ratings": "ratings",
-    "history_event_types": "event_types",
-    "age": "user_features",
-}
+@dataclass(frozen=True, kw_only=True)
+class Input(Spec):
+    """A tensor that callers send, and how it is read from a log.
+
+    `read` gives what B requests would have held: (B, L) or (B, 1) str objects, float32 or int32.
+    `column` is what it is made of, if a log may lack it: the name of a field of Interactions, or of
+    one of its extra columns. Without that column the input is unknown in every request, unless it
+    is `required`; a column that is there and unreadable stops the model in any case.
+    """
+
+    read: Callable[[Asked, Spec], NDArray[Any]] = field(compare=False, repr=False)
+    column: str = ""
+    required: bool = False
+    leave_out: str = ""  # the option that leaves out a column that was recognised by its name
+
+
+def columns_of(model: str, inputs: Iterable[Spec]) -> dict[str, Dtype]:
+    """The columns that inputs are made of, and what each is taken as. Raises SeqrecError."""
+    found: dict[str, Dtype] = {}
+    for spec in (s for s in inputs if isinstance(s, Input) and s.column):
+        if found.setdefault(spec.column, spec.dtype) != spec.dtype:
+            raise SeqrecError(f"{model} takes {spec.column} as text and as a number; take one")
+    return found
 
 
 def require_inputs(model: str, inputs: Iterable[Spec], log: Interactions) -> None:
-    """Raise SeqrecError if requests of these inputs cannot be cut from the log.
-
-    Event types and ages may be absent, which is a request without them; but not there and
-    unreadable.
-    """
+    """Raise SeqrecError if requests of these inputs cannot be cut from the log."""
     for spec in inputs:
-        column = _MADE_OF.get(spec.name, "")
-        if column in log.unreadable:
-            left_out = "; or leave the column out with --columns event_type="
+        if not isinstance(spec, Input):
+            continue
+        if spec.column in log.unreadable:
+            left_out = f"; or leave the column out with {spec.leave_out}" if spec.leave_out else ""
             raise SeqrecError(
-                f"{model} takes {column}, but {log.unreadable[column]}"
-                + left_out * (column == "event_types")
+                f"{model} takes {spec.column}, but {log.unreadable[spec.column]}{left_out}"
             )
-        if column == "ratings" and log.ratings is None:
-            raise SeqrecError(f"{model} needs ratings, which {log.source} does not have")
+        if spec.required and log.column(spec.column) is None:
+            raise SeqrecError(f"{model} needs {spec.column}, which {log.source} does not have")
 
 
 class RawLog:
@@ -51,9 +66,6 @@ class RawLog:
         self._log = interactions
         self.user_ids = interactions.user_ids
         self.offsets = event_offsets(interactions)
-        features, self._ages = interactions.user_features, None
-        if features is not None and "age" in features:
-            self._ages = features["age"].to_numpy(dtype=np.float32)
 
     # Sorting a large log takes seconds, and not every model's requests have a history.
     @cached_property
@@ -77,16 +89,45 @@ class RawLog:
         return self._log.times[self._order]
 
     @cached_property
-    def _ratings(self) -> NDArray[np.float32] | None:
+    def ratings(self) -> NDArray[np.float32] | None:
+        """(N,) stars."""
         return None if self._log.ratings is None else self._log.ratings[self._order]
 
     @cached_property
-    def _types(self) -> NDArray[np.object_] | None:
+    def event_types(self) -> NDArray[np.object_] | None:
+        """(N,) event type ids."""
         if self._log.event_types is None:
             return None
         names = np.array(self._log.event_type_ids, dtype=object)
         types: NDArray[np.object_] = names[self._log.event_types[self._order]]
         return types
+
+    def user_numbers(self, feature: str) -> NDArray[np.float32] | None:
+        """(U,) a number of each user, NaN where missing."""
+        features = self._log.user_features
+        if features is None or feature not in features:
+            return None
+        return features[feature].to_numpy(dtype=np.float32)
+
+    def texts(self, column: str) -> NDArray[np.object_] | None:
+        """(N,) an extra column as text, "" where missing; None if the log does not have it."""
+        if column not in self._columns:
+            found = self._log.columns.get(column)
+            self._columns[column] = None if found is None else as_texts(found)[self._order]
+        return self._columns[column]
+
+    def numbers(self, column: str) -> NDArray[np.float32] | None:
+        """(N,) an extra column as numbers, NaN where missing; None if the log does not have it."""
+        if column not in self._columns:
+            found = self._log.columns.get(column)
+            self._columns[column] = (
+                None if found is None else as_numbers(column, found, self._log.source)[self._order]
+            )
+        return self._columns[column]
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[Any] | None]:
+        return {}  # a model takes a column as text or as numbers, not as both
 
     def requests(
         self, inputs: Iterable[Spec], users: Indices, ends: Indices, now: Indices, window: int
@@ -94,34 +135,46 @@ class RawLog:
         """(B,) users, where their histories end, seconds since 1970 -> one request of B rows.
 
         A row holds the last `window` events before its end, padded in front; of what is aligned
-        with them, as many as its width has.
+        with them, as many as its width has. What no log holds, as candidates, is left out.
         """
         positions, real = windows(self.offsets[users], ends, window)
         at = np.where(real, positions, 0)
-        return {spec.name: self._input(spec, users, at, real, now) for spec in inputs}
+        asked = Asked(log=self, users=users, ends=ends, now=now, at=at, real=real)
+        return {spec.name: spec.read(asked, spec) for spec in inputs if isinstance(spec, Input)}
 
-    def _input(
-        self, spec: Spec, users: Indices, at: Indices, real: NDArray[np.bool_], now: Indices
-    ) -> NDArray[Any]:
-        name = spec.name
-        if name == "user_id":
-            return self.user_ids[users][:, None]
-        if name == "age":
-            unknown = np.full(len(users), np.nan, np.float32)
-            return (unknown if self._ages is None else self._ages[users])[:, None]
-        if name == "month":
-            return months(now)[:, None]
-        if name == "history_gap_days":
-            days = np.maximum(now[:, None] - self.times[at], 0) / SECONDS_PER_DAY
-            return last_columns(np.where(real, days, np.nan), spec)
-        if name == "history_ratings":
-            assert self._ratings is not None
-            return last_columns(np.where(real, self._ratings[at], np.nan), spec)
-        if name == "history_event_types":
-            empty = np.full(real.shape, "", dtype=object)
-            return empty if self._types is None else np.where(real, self._types[at], "")
-        assert name == "history_item_ids", name
-        return np.where(real, self.items[at], "")
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """B requests of a log's users, each with what its user had done before."""
+
+    log: RawLog
+    users: Indices  # (B,) rows of log.user_ids
+    ends: Indices  # (B,) where in the log's order each history ends
+    now: Indices  # (B,) seconds since 1970-01-01 UTC
+    at: Indices  # (B, L) where in the log's order the events of each history are
+    real: NDArray[np.bool_]  # (B, L) False where there is no event
+
+    def of_history(self, values: NDArray[Any] | None, missing: Any) -> NDArray[Any]:
+        """(N,) by event, in the log's order -> (B, L) of the history, oldest first."""
+        if values is None:
+            return np.full(self.real.shape, missing, object if missing == "" else None)
+        return np.where(self.real, values[self.at], missing)
+
+    def of_event(self, values: NDArray[Any] | None, missing: Any) -> NDArray[Any]:
+        """(N,) by event, in the log's order -> (B, 1) of the event that each request led to.
+
+        It is `missing` of a request that came after all events of its user.
+        """
+        found = np.full(len(self.users), missing, object if missing == "" else np.float32)
+        if values is not None:
+            led = self.ends < self.log.offsets[np.asarray(self.users) + 1]
+            found[led] = values[self.ends[led]]
+        return found[:, None]
+
+    def of_user(self, values: NDArray[Any] | None, missing: Any) -> NDArray[Any]:
+        """(U,) by user -> (B, 1)."""
+        found = np.full(len(self.users), missing) if values is None else values[self.users]
+        return found[:, None]
 
 
 def last_columns(values: NDArray[Any], spec: Spec) -> NDArray[np.float32]:

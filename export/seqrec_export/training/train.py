@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from seqrec_export.contract import Dtype, Spec
 from seqrec_export.data.histories import Dataset, prepare
 from seqrec_export.data.interactions import Interactions
-from seqrec_export.data.raw_requests import RawLog, require_inputs
+from seqrec_export.data.raw_requests import Input, RawLog, columns_of, require_inputs
 from seqrec_export.data.readers import READERS
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import remove, replace_folder, sha256_json
@@ -77,27 +78,52 @@ def require(model: Model, interactions: Interactions) -> None:
     for column in model.needs:
         if column in interactions.unreadable:
             raise SeqrecError(f"{model.name} takes {column}, but {interactions.unreadable[column]}")
-        if getattr(interactions, column) is None:
+        if interactions.column(column) is None:
             raise SeqrecError(
                 f"{model.name} needs {column}, which {interactions.source} does not have; "
                 f"readers that can give it: {readers_for(model)}"
             )
-    require_inputs(model.name, model.graphs(model.config(), 1)[model.name].inputs, interactions)
+    inputs = _inputs(model, model.config())
+    unread = [s.name for s in inputs if not isinstance(s, Input) and s.name != CANDIDATES.name]
+    if unread:
+        raise SeqrecError(
+            f"{model.name} takes {', '.join(unread)}, which nobody can read from a log; make it an "
+            "Input, with `read`"
+        )
+    require_inputs(model.name, inputs, interactions)
+
+
+def _inputs(model: Model, config: Any) -> tuple[Spec, ...]:
+    """What requests for the model itself hold."""
+    graphs = model.graphs(config, 1)
+    if model.name not in graphs:
+        raise SeqrecError(
+            f"{model.name} has the graphs {', '.join(graphs)}; one has to be called as the model"
+        )
+    return graphs[model.name].inputs
+
+
+def extra_columns(model: Model, config: Any, interactions: Interactions) -> dict[str, Dtype]:
+    """The columns of a log that only this model knows, and what it takes each as."""
+    known = {of.name for of in fields(Interactions)}
+    found = columns_of(model.name, _inputs(model, config))
+    for name in model.needs:  # one that no input is made of is what it is
+        is_text = name in interactions.columns and interactions.columns[name].dtype == object
+        found.setdefault(name, "string" if is_text else "float32")
+    return {name: dtype for name, dtype in found.items() if name not in known}
 
 
 def readers_for(model: Model) -> str:
     """The readers that give everything a model needs, for people."""
-    needed = {_COLUMN[column] for column in model.needs}
-    return ", ".join(name for name, reader in READERS.items() if needed <= reader.provides)
-
-
-_COLUMN = {
-    "ratings": "rating",
-    "event_types": "event_type",
-    "user_features": "user_features",
-    "item_features": "item_features",
-    "sessions": "sessions",
-}
+    needed = {*model.needs} & {of.name for of in fields(Interactions)}
+    extra = {*model.needs} - needed
+    return ", ".join(
+        f"{name} with --columns {','.join(f'{column}=COLUMN' for column in sorted(extra))}"
+        if extra
+        else name
+        for name, reader in READERS.items()
+        if needed <= reader.provides and (reader.takes_columns or not extra)
+    )
 
 
 @enough_memory()
@@ -136,7 +162,13 @@ def train(
     }
     unfinished.require_place(path)
     with unfinished.alone(path), _kept(path):
-        dataset = prepare(interactions, model.split, seed, new_items=model.ranks_new_items)
+        dataset = prepare(
+            interactions,
+            model.split,
+            seed,
+            new_items=model.ranks_new_items,
+            columns=extra_columns(model, config, interactions),
+        )
         require_targets(model, dataset, config, interactions.source)
         work = unfinished.begin(path, description, resume=resume, retrain=retrain)
         # First, because a log that cannot be asked about would be found out after hours.
@@ -224,12 +256,11 @@ def _held_out(
     log, rng = RawLog(interactions), np.random.default_rng(seed)
     targets = rng.permutation(dataset.test)[:_HELD_OUT_ROWS]
     window = _WINDOWS_KEPT * getattr(config, "max_length", 1)
-    inputs = model.graphs(config, 1)[model.name].inputs
-    raw = [spec for spec in inputs if spec.name != CANDIDATES.name]
+    inputs = _inputs(model, config)
     rows = []
     for i in range(len(targets)):
         at = targets[i : i + 1]
-        request = log.requests(raw, log.users[at], at, log.times[at], window)
+        request = log.requests(inputs, log.users[at], at, log.times[at], window)
         row: dict[str, list[Any]] = {
             name: [None if v != v else v for v in values[0].tolist()]
             for name, values in request.items()

@@ -21,7 +21,7 @@ class Reader:
 
     name: str
     description: str
-    provides: frozenset[str]  # of user, item, time, rating, event_type, user_features, ...
+    provides: frozenset[str]  # of the columns of Interactions that not every log has
     read: Callable[[str, Mapping[str, str]], Interactions]
     needs_path: bool = True
     takes_columns: bool = False
@@ -30,7 +30,8 @@ class Reader:
 def read(spec: str, columns: Mapping[str, str] | None = None) -> Interactions:
     """Reads `READER:PATH`, as `movielens:ml-1m/ratings.dat.gz`, or `synthetic:users=2000,seed=0`.
 
-    `columns` maps user, item, time, rating and event_type to column names, for `table`.
+    `columns` maps user, item, time, rating and event_type to column names, for `table`; any other
+    name becomes an extra column.
     Raises SeqrecError for an unknown reader, a missing file, and whatever is wrong in the file.
     """
     if not spec.strip():
@@ -82,38 +83,38 @@ def _synthetic(options: str, columns: Mapping[str, str]) -> Interactions:
     return result
 
 
-EVENTS = frozenset({"user", "item", "time"})
-
 _ALL = (
     Reader(
         name="movielens",
         description="a MovieLens ratings.dat, u.data or ratings.csv, or `user item` pairs",
-        provides=EVENTS | {"rating", "event_type"},
+        provides=frozenset({"ratings", "event_types"}),
         read=lambda text, _: movielens.read(_path(text)),
     ),
     Reader(
         name="hm",
         description="a folder with transactions_train, customers and articles, H&M-shaped",
-        provides=EVENTS | {"user_features", "item_features"},
+        provides=frozenset({"user_features", "item_features"}),
         read=lambda text, _: hm.read(_path(text)),
     ),
     Reader(
         name="jdsearch",
         description="JDsearch sessions: candidates, labels and the searcher's history",
-        provides=EVENTS | {"event_type", "sessions"},
+        provides=frozenset({"event_types", "sessions"}),
         read=lambda text, _: jdsearch.read(_path(text)),
     ),
     Reader(
         name="table",
         description="a CSV or Parquet file with a row per event and a column mapping",
-        provides=EVENTS | {"rating", "event_type"},
+        provides=frozenset({"ratings", "event_types"}),
         read=lambda text, columns: table.read(_path(text), columns),
         takes_columns=True,
     ),
     Reader(
         name="synthetic",
         description="generated events; no file is needed",
-        provides=EVENTS | {"rating", "event_type", "user_features", "item_features", "sessions"},
+        provides=frozenset(
+            {"ratings", "event_types", "user_features", "item_features", "sessions"}
+        ),
         read=_synthetic,
         needs_path=False,
     ),

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,25 @@ class Columns:
         # The last stands for a missing value, which dictionary() gives the row -1.
         values: NDArray[np.object_] = np.array([*(text or None for text in distinct), None], object)
         return values[rows]
+
+    def values(self, name: str) -> NDArray[Any]:
+        """A column as it is: (N,) str objects, "" where missing, or numbers, NaN where missing."""
+        column = self._flat(name)
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if is_text(kind) or pa.types.is_boolean(kind):
+            texts = [text or "" for text in dictionary(column)[0].cast(pa.string()).to_pylist()]
+            if self.layout is not None:  # spaces next to a separator are no part of it
+                texts = [text.strip(" ") for text in texts]
+            values: NDArray[np.object_] = np.array([*texts, ""], dtype=object)
+            return values[dictionary(column)[1]]
+        if pa.types.is_integer(kind) and not column.null_count:
+            whole: NDArray[np.int64] = column.cast(pa.int64()).to_numpy()
+            return whole
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            return as_float(column)
+        raise SeqrecError(
+            f"{self.path}: column {name} holds {kind}; an extra column holds text or numbers"
+        )
 
     def complete(self, name: str) -> pa.ChunkedArray:
         """A column without a missing value; raises SeqrecError at the first one."""

@@ -30,15 +30,11 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
     """Events of `path`; `columns` maps user, item, time, rating and event_type to column names.
 
     Columns that are not mapped are recognised by name; a rating or event_type that is mapped to
-    nothing is left out. `columns` may also say time_unit, time_origin and time_format. Text may be
-    separated by comma, tab, semicolon or bar. Ids are text, whole numbers without ".0". Raises
-    SeqrecError.
+    nothing is left out. Any other name is an extra column, text or numbers, for models that take
+    it. `columns` may also say time_unit, time_origin and time_format. Text may be separated by
+    comma, tab, semicolon or bar. Ids are text, whole numbers without ".0". Raises SeqrecError.
     """
     mapping = dict(columns or {})
-    if unknown := sorted(set(mapping) - {*RECOGNISED, *OPTIONS}):
-        raise SeqrecError(
-            f"a column mapping has {', '.join((*RECOGNISED, *OPTIONS))}; found {', '.join(unknown)}"
-        )
     time_options = {name: mapping.pop(name) for name in OPTIONS if name in mapping}
     layout = None if is_parquet(require_file(path)) else header_layout(path)
     found = _resolved(path, column_names(path, layout), mapping)
@@ -58,7 +54,9 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
             kinds, kind_rows = factorise(data, found["event_type"])
             names, rank = np.unique(as_ids(kinds).astype(str), return_inverse=True)
             types, type_ids = rank.astype(np.int32)[kind_rows], tuple(str(name) for name in names)
+    extra = [role for role in found if role not in RECOGNISED]
     return Interactions(
+        columns={name: data.values(found[name]) for name in extra},
         user_ids=as_ids(users),
         item_ids=as_ids(items),
         users=user_rows,
