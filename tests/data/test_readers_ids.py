@@ -256,7 +256,7 @@ def test_lines_are_named_whatever_ends_them(tmp_path, newline):
     content = table(["a", "b"]).replace(str(TIME + 1), "soon").replace("\n", newline)
     with pytest.raises(SeqrecError, match="line 3: time 'soon'"):
         text(tmp_path, content)
-    with pytest.raises(SeqrecError, match="line 3: 1 column where 4"):
+    with pytest.raises(SeqrecError, match="line 3: found 1 column, expected 4"):
         text(tmp_path, table(["a"]).replace("\n", newline) + "oops" + newline)
 
 
@@ -324,14 +324,14 @@ def test_dictionaries_of_text_that_differ_by_part_are_one(tmp_path):
 @pytest.mark.parametrize("head", ["user,item,time", '"user", "item", "time"', "user, item, time"])
 def test_a_space_before_a_quote_is_refused_at_its_line(tmp_path, head):
     line = 1 if '"' in head else 3
-    with pytest.raises(SeqrecError, match=f"line {line}: a space stands between"):
+    with pytest.raises(SeqrecError, match=f"line {line}: there is a space between"):
         text(tmp_path, f'{head}\n"u","i",{TIME}\n"u", "j", {TIME}\n')
 
 
 def test_single_quotes_are_kept_and_noted(tmp_path):
     log = text(tmp_path, table(["'a'", "'b'"]))
     assert items(log) == ["'a'", "'b'"]
-    assert any("column item are in single quotes" in note for note in log.notes)
+    assert any("column item have single quotes" in note for note in log.notes)
     assert not any("quotes" in note for note in text(tmp_path, table(["'a'", "rock 'n"])).notes)
 
 

@@ -24,9 +24,9 @@ def shuffled(positions: Indices, batch_size: int, rng: np.random.Generator) -> I
 def by_length(
     positions: Indices, lengths: Indices, batch_size: int, rng: np.random.Generator
 ) -> Iterator[Indices]:
-    """As `shuffled`, but a batch holds histories of like length: less padding to compute on.
+    """Like `shuffled`, but a batch holds histories of similar length, for less padding.
 
-    Lengths within an eighth of each other count as alike, so that batches still mix.
+    Lengths within an eighth of an octave count as equal, so that batches still mix.
     """
     bucket = np.floor(np.log2(np.maximum(lengths, 1)) * 8)
     order = np.lexsort((rng.random(len(positions)), bucket))
@@ -57,7 +57,7 @@ def windows(starts: Indices, ends: Indices, window: int) -> tuple[Indices, NDArr
 
 
 def gather_items(histories: Histories, positions: Indices, real: NDArray[np.bool_]) -> Indices:
-    """(B, W) flat positions -> (B, W) item indices, PAD where not real."""
+    """(B, W) flat positions -> (B, W) item indices, PAD if not real."""
     return np.where(real, histories.items[np.where(real, positions, 0)], PAD)
 
 
@@ -67,7 +67,7 @@ def gather_gap_days(
     real: NDArray[np.bool_],
     request_times: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """(B, W) flat positions, (B,) times of the request -> (B, W) days between; 0 where not real."""
+    """(B, W) flat positions, (B,) times of the request -> (B, W) days between; 0 if not real."""
     seconds = request_times[:, None] - histories.times[np.where(real, positions, 0)]
     return np.where(real, seconds / SECONDS_PER_DAY, 0.0).astype(np.float32)
 
@@ -75,11 +75,11 @@ def gather_gap_days(
 def chunks(
     dataset: Dataset, window: int, rng: np.random.Generator | None = None
 ) -> tuple[Indices, Indices]:
-    """Cut each user's training events into as few pieces of at most `window` targets as can be.
+    """Cut each user's training events into as few pieces of at most `window` targets as possible.
 
     Returns (C,) starts and (C,) ends; a piece begins one event before its first target, if the user
-    has one there. `rng` draws where the cuts are, so that an event has another past in each epoch;
-    without it all pieces but a user's first are full.
+    has one there. `rng` draws where the cuts are, so that an event has a different past in each
+    epoch; without it all pieces except a user's first are full.
     """
     histories = dataset.histories
     events = np.bincount(histories.users[dataset.trained], minlength=histories.num_users)
@@ -107,7 +107,7 @@ class Negatives:
     def draw(self, users: NDArray[np.int32], rng: np.random.Generator) -> Indices:
         """(B,) users -> (B,) item indices. A user who has everything gets any item."""
         negatives = rng.integers(NUM_RESERVED, self.num_rows, len(users))
-        for _ in range(10):  # each round keeps only the few that hit
+        for _ in range(10):  # each round draws again only the few that hit
             keys = users.astype(np.int64) * self.num_rows + negatives
             found = np.searchsorted(self._keys, keys)
             hit = self._keys[np.minimum(found, len(self._keys) - 1)] == keys

@@ -49,13 +49,13 @@ def read(spec: str, columns: Mapping[str, str] | None = None) -> Interactions:
         raise SeqrecError(f"{name} knows its columns; a column mapping is for {takers}")
     try:
         log = reader.read(rest, columns or {})
-    # What a disk, a file's encoding or Arrow objects to, if no reader has a better word for it.
+    # Errors of the disk, of an encoding or of Arrow that no reader put into better words.
     except (OSError, UnicodeError, pa.ArrowException) as error:
         said = " ".join(str(error).split())
         raise SeqrecError(
             f"{spec} cannot be read: {said}; convert or fetch the file again"
         ) from error
-    # Arrow keeps the file's columns for a while, which the histories' arrays would come on top of.
+    # Arrow keeps the file's columns for a while; the histories' arrays would come on top of them.
     pa.default_memory_pool().release_unused()
     return log
 

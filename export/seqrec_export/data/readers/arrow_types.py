@@ -13,8 +13,8 @@ _UUID_BYTES = 16
 def plain(column: pa.ChunkedArray, *, is_uuid: bool = False) -> pa.ChunkedArray:
     """Text, numbers, dates and dictionaries as they are; UUIDs, views and the like as these.
 
-    `is_uuid`: whether the file says so of 16 bytes. What cannot be converted stays as it is, for
-    the reader to refuse.
+    `is_uuid` tells whether the file marks 16 bytes as a UUID. What cannot be converted stays as it
+    is, and the reader refuses it.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):

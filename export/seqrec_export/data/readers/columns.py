@@ -61,7 +61,7 @@ class Columns:
         return values.astype(np.float32)
 
     def texts(self, name: str) -> NDArray[np.object_]:
-        """A column as str objects, None where missing or empty."""
+        """A column as str objects, None if missing or empty."""
         column = self._flat(name)
         found, rows = dictionary(column)
         distinct = found.cast(pa.string()).to_pylist()
@@ -136,7 +136,7 @@ class Columns:
 class Optional:
     """Columns that not every model takes: one that cannot be read is left out, and that is noted.
 
-    What the caller has named is wanted, and raises.
+    Columns that the caller has named are `wanted`, and raise.
     """
 
     wanted: Collection[str] = ()
@@ -200,7 +200,7 @@ def require_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> 
     for name in wanted:
         if found.count(name) != 1:
             count = "no column" if name not in found else f"{found.count(name)} columns named"
-            hint = " (one column found: is the separator another?)" if len(found) == 1 else ""
+            hint = " (one column found: is this the separator?)" if len(found) == 1 else ""
             raise SeqrecError(
                 f"{path} has {count} {name}; its columns are {', '.join(found)}{hint}; "
                 "rename one, or map it"
@@ -208,7 +208,7 @@ def require_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> 
 
 
 def as_float(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """(N,) float64; raises ArrowInvalid where a text is no number."""
+    """(N,) float64; raises ArrowInvalid if a text is no number."""
     if pa.types.is_boolean(column.type) or pa.types.is_temporal(column.type):
         raise pa.ArrowInvalid(f"{column.type} is not a number")
     if is_text(column.type):
@@ -218,13 +218,13 @@ def as_float(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def dictionary(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
-    """(values, (N,) rows of them, -1 where null)."""
+    """(values, (N,) rows of them, -1 for null)."""
     if pa.types.is_dictionary(column.type):
         column = column.unify_dictionaries()
     else:
         # All chunks of the result share one dictionary; unifying would hash it once per chunk.
         column = column.dictionary_encode()
-    # Some programs number their categories without a sign, where -1 has no place.
+    # Some programs number their categories with unsigned integers, which lack -1.
     rows = [chunk.indices.cast(pa.int32()).fill_null(-1).to_numpy() for chunk in column.chunks]
     return column.chunk(0).dictionary, np.concatenate(rows)
 
@@ -238,7 +238,7 @@ def _opened(path: Path, ids: Sequence[str]) -> pyarrow.parquet.ParquetFile:
     try:
         schema = pyarrow.parquet.read_schema(path)
         coded = [name for name in ids if is_text(schema.field(name).type)]
-        # Spark's 96 bits hold microseconds; as nanoseconds the year 9999 would be another.
+        # Spark's 96 bits hold microseconds; as nanoseconds the year 9999 would overflow.
         return pyarrow.parquet.ParquetFile(
             path, read_dictionary=coded, coerce_int96_timestamp_unit="us"
         )

@@ -78,7 +78,7 @@ def read_delimited(
 def read_batches(
     path: Path, layout: Layout, types: Mapping[str, pa.DataType]
 ) -> Iterator[pa.RecordBatch]:
-    """As read_delimited, a few thousand rows at a time; quotes are what the layout says."""
+    """Like `read_delimited`, a few thousand rows at a time; quotes are what the layout says."""
     try:
         with open_stream(path) as stream:
             yield from pyarrow.csv.open_csv(stream, *_options(layout, types))
@@ -87,7 +87,7 @@ def read_batches(
 
 
 class _Watched:
-    """A stream that remembers whether a quote came by, which costs less than a look of its own."""
+    """A stream that remembers whether it held a quote, which costs less than a second look."""
 
     closed = False
 
@@ -105,7 +105,7 @@ class _Watched:
         return True
 
     def close(self) -> None:
-        """What is watched is closed by who opened it."""
+        """Does nothing: the stream below is closed where it was opened."""
 
 
 def _attempt(
@@ -190,8 +190,8 @@ def _explained(
         found_any = True
         if len(fields) != expected:
             return SeqrecError(
-                f"{path}, line {line}: {len(fields)} column{'s' * (len(fields) != 1)} where "
-                f"{expected} were expected ({', '.join(name for name in layout.names if name)}); "
+                f"{path}, line {line}: found {len(fields)} column{'s' * (len(fields) != 1)}, "
+                f"expected {expected} ({', '.join(name for name in layout.names if name)}); "
                 f"check the separator, {layout.delimiter!r}, and the quotes there"
             )
         for odd in filter(None, (UNDECODED.search(fields[place]) for place in places)):

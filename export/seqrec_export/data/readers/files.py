@@ -102,8 +102,8 @@ def encoding_of(path: Path) -> str:
 def lines(path: Path, encoding: str | None = None, *, strict: bool = True) -> Iterator[str]:
     """Each line with its line end (LF, CR LF or CR), decompressed, without a byte order mark.
 
-    `encoding`: if None, what the file's first bytes say. Raises SeqrecError where gzip is cut short
-    or damaged, and unless `strict` is False where a line is not in the encoding.
+    Without `encoding`, the file's first bytes decide. Raises SeqrecError if gzip is cut short or
+    damaged and, unless `strict` is False, if a line is not in the encoding.
     """
     chosen = encoding or encoding_of(path)
     wide = chosen.startswith(("utf-16", "utf-32"))

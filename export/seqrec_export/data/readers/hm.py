@@ -24,11 +24,11 @@ EARLIEST = 631_152_000  # 1990-01-01: a date before it is a number that was read
 
 
 def read(path: Path) -> Interactions:
-    """A folder with transactions_train*, and customers* and articles* where it has them.
+    """A folder with transactions_train*, and customers* and articles* if it has them.
 
     `path` may be the transactions file itself. Days become midnight UTC; the rows of a day keep
-    their order. Article ids are padded to 10 digits, as leading zeros get lost where they are
-    read as numbers. Customers and articles without a transaction are included; a table of them that
+    their order. Article ids are padded to 10 digits, as leading zeros get lost when ids are read
+    as numbers. Customers and articles without a transaction are included; a table of them that
     cannot be read is left out. Raises SeqrecError.
     """
     transactions, notes = _pick(path, "transactions_train")

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from seqrec_export.data.readers.columns import Columns, dictionary
 from seqrec_export.errors import SeqrecError
 
-# What other programs write where an id is missing; compared in lower case.
+# What other programs write for a missing id; compared in lower case.
 MISSING = ("", "nan", "null", "none", "<na>", "nat")
 _SPACES = " \t\xa0"
 _BLOCK = 1 << 16  # events
-_TIES_NOTED = 0.1  # of the events; where a day is all the time there is, it is most of them
+_TIES_NOTED = 0.1  # of the events; if a log has days and no times, most events are ties
 
 
 def factorise(columns: Columns, name: str) -> tuple[pa.Array, NDArray[np.int32]]:
     """(distinct ids as text, (N,) rows of them), in order of first appearance.
 
-    Ids are what the file shows, but for two things, which `columns.notes` tells: spaces next to a
-    separator are none of the id, as in the header; and if all ids of a column are whole numbers,
+    Ids are what the file shows, with two exceptions, which `columns.notes` tells: spaces next to a
+    separator are not part of an id, as in the header; and if all ids of a column are whole numbers,
     some of them with a point, they are integers that passed through floats or decimals, and lose
     it. Raises SeqrecError at the first missing id.
     """
@@ -38,12 +38,12 @@ def factorise(columns: Columns, name: str) -> tuple[pa.Array, NDArray[np.int32]]
     missing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(ids)), pa.array(MISSING, ids.type))
     columns.refuse_ids(name, ids, codes, missing, "which is no id")
     broken = pc.match_substring_regex(ids, r"[\r\n]")
-    columns.refuse_ids(name, ids, codes, broken, "of several lines; is a quote left open there")
+    columns.refuse_ids(name, ids, codes, broken, "which has a line end, as after an open quote")
     ended = pc.match_substring(ids, "\0")
     columns.refuse_ids(name, ids, codes, ended, "with a NUL, which ends a text for many programs")
     ids = _without_point(columns, name, _without_spaces(columns, name, ids))
     if pc.all(pc.match_substring_regex(ids, "^'.*'$")).as_py():
-        columns.notes.append(f"All ids of column {name} are in single quotes, part of them.")
+        columns.notes.append(f"All ids of column {name} have single quotes, which stay.")
     return merge(ids, codes)
 
 
@@ -51,14 +51,14 @@ def _without_spaces(columns: Columns, name: str, ids: pa.Array) -> pa.Array:
     bare = pc.utf8_trim(ids, _SPACES)
     if not (changed := int(pc.sum(pc.not_equal(bare, ids)).as_py() or 0)):
         return ids
-    # Nobody writes a space behind a tab; and what has types, has no separators.
+    # Nobody writes a space after a tab, and a file with types has no separators.
     if columns.layout is None or columns.layout.delimiter == "\t":
         columns.notes.append(
             f"{changed:,} of {len(ids):,} ids of column {name} begin or end with a space, which is "
             "part of them."
         )
         return ids
-    columns.notes.append(f"Spaces around {changed:,} ids of column {name} were taken away.")
+    columns.notes.append(f"Spaces around {changed:,} ids of column {name} were removed.")
     return bare
 
 
@@ -162,10 +162,10 @@ def count_repeats(
     times: NDArray[np.int64],
     nanoseconds: NDArray[np.int32] | None = None,
 ) -> tuple[int, int]:
-    """How many events share user, item and time with an earlier one; user and time, not item."""
+    """How many events repeat an earlier one's user, item and time; how many user and time only."""
     cuts = [0, len(times)]
     if (times[1:] >= times[:-1]).all():
-        # Events of one time are neighbours, so that blocks which fit into a cache can be sorted.
+        # Events of one time are neighbours, so blocks that fit into a cache can be sorted alone.
         begins = np.flatnonzero(times[1:] > times[:-1]) + 1
         after = np.searchsorted(begins, np.arange(_BLOCK, len(times), _BLOCK))
         cuts = [0, *np.unique(begins[after[after < len(begins)]]).tolist(), len(times)]
@@ -193,7 +193,7 @@ def _moments(times: NDArray[np.int64], nanoseconds: NDArray[np.int32] | None) ->
     codes = codes.astype(np.int64)
     if nanoseconds is None:
         return codes
-    # Fewer than 2^31 distinct seconds: times a billion they fit into an int64.
+    # There are fewer than 2^31 distinct seconds: times a billion they fit into an int64.
     both = pa.array(codes * 1_000_000_000 + nanoseconds)
     moments: NDArray[np.int64] = both.dictionary_encode().indices.to_numpy()
     return moments.astype(np.int64)

@@ -27,7 +27,7 @@ WANTED = (CANDIDATES, LABELS, QUERIES, ITEMS, TYPES, INTERVALS)
 # The log says how long before its request an event happened, never when. Requests are therefore
 # all put at 2023-01-01 UTC, the year of publication; only differences within a user mean anything.
 REQUEST_TIME = 1_672_531_200
-LARGEST = 10_000_000_000  # seconds, three centuries: more is no interval, and may overflow
+LARGEST = 10_000_000_000  # seconds, three centuries: more is not an interval, and may overflow
 
 
 def read(path: Path) -> Interactions:
@@ -105,19 +105,19 @@ class _Rows:
         return lists.flatten(), pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
 
     def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """As lists, of numbers from 0 to LARGEST."""
+        """Like `lists`, with numbers from 0 to LARGEST."""
         values, counts = self.lists(name)
         try:
             numbers: NDArray[np.float64] = pc.cast(values, pa.float64()).to_numpy()
         except pa.ArrowInvalid:
             numbers = np.array([_number(value) for value in values.to_pylist()], np.float64)
-        # Written so that NaN, which compares false, is bad.
+        # In this form NaN, which compares false, is bad.
         bad = ~((numbers >= 0) & (numbers <= LARGEST))
         self.check(bad, counts, values, name, f"a number from 0 to {LARGEST:,}")
         return numbers, counts
 
     def ids(self, name: str) -> tuple[pa.Array, NDArray[np.int64]]:
-        """As lists, none of the values empty."""
+        """Like `lists`, with no value empty."""
         values, counts = self.lists(name)
         bad = pc.equal(values, "").to_numpy(zero_copy_only=False)
         self.check(bad, counts, values, name, "an id")
@@ -148,7 +148,7 @@ class _Rows:
         if (bad := found != expected).any():
             row = int(bad.argmax())
             raise SeqrecError(
-                f"{self.place(row)}: {name} has {found[row]} entries where {why} wants "
+                f"{self.place(row)}: {name} has {found[row]} entries, but {why} wants "
                 f"{expected[row]}; correct or drop the row"
             )
 
@@ -171,8 +171,8 @@ def _layout(path: Path) -> Layout:
         return Layout(names=names, delimiter="\t", header=True, quoted=False)
     if len(names) != len(NAMES):
         raise SeqrecError(
-            f"{path}, line 1: {len(names)} tab-separated column{'s' * (len(names) != 1)} where "
-            f"{len(NAMES)} were expected ({', '.join(NAMES)}); check the separator"
+            f"{path}, line 1: found {len(names)} tab-separated column{'s' * (len(names) != 1)}, "
+            f"expected {len(NAMES)} ({', '.join(NAMES)}); check the separator"
         )
     return Layout(names=NAMES, delimiter="\t", header=False, quoted=False)
 

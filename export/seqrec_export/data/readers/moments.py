@@ -96,7 +96,7 @@ def of_digits(values: Whole) -> Moments | None:
 
 
 def not_a_time(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Which rows are no time, given that some row is none: the rarer of two readings is wrong."""
+    """Which rows are no time, if some row is none: of two readings the one with fewer such rows."""
     if pa.types.is_floating(column.type):
         values = as_float(column)
         return ~(np.isfinite(values) & (np.abs(values) < 2.0**63))
@@ -174,7 +174,7 @@ def _is_number(text: str) -> bool:
 
 
 def _lenient(text: pa.ChunkedArray) -> pd.Series[Any]:
-    """UTC; NaT where the text is no ISO time. Takes zones that differ by row."""
+    """Moments in UTC, NaT if a text is no ISO time. Zones may differ by row."""
     return pd.to_datetime(as_objects(text), format="ISO8601", utc=True, errors="coerce")
 
 

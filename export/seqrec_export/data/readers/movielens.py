@@ -23,8 +23,8 @@ DOUBLE_COLON = ("userId", "_1", "movieId", "_2", "rating", "_3", "timestamp")
 def read(path: Path) -> Interactions:
     """Ratings as `ratings.dat`, `u.data` or `ratings.csv`, or re-indexed `user item` pairs.
 
-    The first line tells which, whatever the file is called. Event types are the ratings as text,
-    lowest first. Pairs have no ratings, and their row number for a time. Raises SeqrecError.
+    The first line tells which; the file's name does not matter. Event types are the ratings as
+    text, lowest first. Pairs have no ratings, and their time is the row number. Raises SeqrecError.
     """
     layout = None if is_parquet(require_file(path)) else _layout(path)
     pairs = layout is not None and layout.names == PAIRS

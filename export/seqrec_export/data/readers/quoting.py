@@ -22,7 +22,7 @@ _SPACED = re.compile(r' +".*" *$', re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Quoting:
-    """How a file uses quotes. `note` is for people, if it is not as they may think."""
+    """How a file uses quotes. `note` tells people if that is not what they may expect."""
 
     quoted: bool  # whether "..." may hold the delimiter
     multiline: bool = False  # whether such a field may hold line ends
@@ -31,10 +31,10 @@ class Quoting:
 
 @dataclass(kw_only=True)
 class _Scan:
-    """What one look at every quote found, if each opens or closes a field, or is doubled in one."""
+    """What one look at every quote found."""
 
-    sound: bool = True
-    fields: int = 0  # that are enclosed
+    sound: bool = True  # whether each opens or closes a field, or is doubled in one
+    fields: int = 0  # enclosed ones
     needed: bool = False  # whether one of these holds a quote, the delimiter or a line end
     multiline: bool = False
     swallows: int = 0  # the first line whose quote encloses another line that looks like a row
@@ -46,7 +46,7 @@ def quoting(
     """How the quotes of a file with a header of so many names are meant.
 
     `used`: the places of the columns that are read; `rows`: how many there are if quotes enclose.
-    Raises SeqrecError where quotes enclose fields, and one of them is open or stands elsewhere.
+    Raises SeqrecError if quotes enclose fields, and one of them is open or is inside a field.
     """
     header = first_line(path)
     found = _scan(path, delimiter, names, used)
@@ -57,7 +57,7 @@ def quoting(
     if found.sound and found.swallows and not doubtful:
         raise SeqrecError(
             f"{path}, line {found.swallows}: a quote that is opened there encloses lines that look "
-            "like rows; double a quote that is text, or take it away"
+            "like rows; double a quote that is text, or remove it"
         )
     if found.sound:
         regular = rows is not None and found.fields % rows == 0
@@ -71,7 +71,7 @@ def quoting(
     if QUOTE.decode() in header or (delimiter != "\t" and _encloses(path, delimiter)):
         raise SeqrecError(
             f"{path}, line {line}: a quote is left open there, or does not enclose a whole field "
-            f"({why}), as others in this file do; double a quote that is text, or take it away"
+            f"({why}), as others in this file do; double a quote that is text, or remove it"
         )
     return kept
 
@@ -90,11 +90,11 @@ def _scan(path: Path, delimiter: str, names: int, used: tuple[int, ...]) -> _Sca
         closes = (np.arange(len(at)) + inside) % 2 == 1
         outer = at + np.where(closes, 1, -1)
         edge = (outer < 0) | (outer == len(text))  # of a line
-        beside = np.where(edge, _LINE_ENDS[0], text[np.clip(outer, 0, max(len(text) - 1, 0))])
-        if not apart[beside].all():
+        outside = np.where(edge, _LINE_ENDS[0], text[np.clip(outer, 0, max(len(text) - 1, 0))])
+        if not apart[outside].all():
             found.sound = False
             return found
-        doubled = closes & (beside == ord(QUOTE))
+        doubled = closes & (outside == ord(QUOTE))
         found.fields += int(closes.sum()) - int(doubled.sum())
         ends = np.flatnonzero((text == _LINE_ENDS[0]) | (text == _LINE_ENDS[1]))
         within = ends[(np.searchsorted(at, ends) + inside) % 2 == 1]
@@ -130,7 +130,7 @@ def _with_quotes(block: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 class _Shapes:
-    """What the used fields of the first rows look like: digits are all one, other text is not."""
+    """What the used fields of the first rows look like; runs of digits count as equal."""
 
     def __init__(self, path: Path, delimiter: str, names: int, used: tuple[int, ...]) -> None:
         self._delimiter, self._names, self._used = delimiter.encode(), names, used
@@ -138,7 +138,7 @@ class _Shapes:
         first = [row for _, row in zip(range(3), rows, strict=False)][1:]
         sound = [[field.encode(errors="surrogateescape") for field in row] for row in first]
         sound = [row for row in sound if len(row) == names]
-        # A time looks alike in two rows, and an id may: then it has to here as well.
+        # A time looks alike in two rows, and so may an id; then it has to look so here as well.
         self._expected = {
             place: _shape(sound[0][place])
             for place in used
@@ -183,7 +183,7 @@ def _count_lines(block: bytes) -> int:
 def _first_wrong(path: Path, delimiter: str, used: tuple[int, ...]) -> tuple[int, str] | None:
     """(line, why) of the first row that a strict reading refuses. Slow: for odd files.
 
-    Raises SeqrecError at a used field whose quote stands behind a space, where it encloses nothing.
+    Raises SeqrecError at a used field with a space before its quote, which then encloses nothing.
     """
     rows = csv.reader(lines(path, strict=False), delimiter=delimiter, strict=True)
     start = 1
@@ -191,8 +191,8 @@ def _first_wrong(path: Path, delimiter: str, used: tuple[int, ...]) -> tuple[int
         for row in rows:
             if any(_SPACED.match(row[place]) for place in used if place < len(row)):
                 raise SeqrecError(
-                    f"{path}, line {start}: a space stands between the separator and a quote; take "
-                    "it away, or the quotes"
+                    f"{path}, line {start}: there is a space between the separator and a quote; "
+                    "remove it, or the quotes"
                 )
             start = rows.line_num + 1
     except csv.Error as error:

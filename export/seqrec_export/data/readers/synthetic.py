@@ -1,33 +1,33 @@
 """A small shop, made from a seed: embedded data on which every model can be trained.
 
-It stands in for a paper, so this is the whole process (its constants stand in `synthetic_shop.py`).
+There is no paper about it, so this is the whole process (`synthetic_shop.py` has its constants).
 
 Items. Each belongs to one of 21 latent clusters of equal size. `garment_group_name` is the cluster
 (10% drawn anew), `index_group_name` its coarser group of five (5% anew). Inside a cluster the
-popularity of rank r = 0, 1, .. is 1 / (r + 3) (Zipf-Mandelbrot), the ranks random. 70% of the items
+popularity of rank r = 0, 1, .. is 1 / (r + 3) (Zipf-Mandelbrot); ranks are random. 70% of the items
 are sold from the start, 22% are released during the first 90% of the time and 8% during the last
-10%; a cluster's first two ranks always from the start. Where an item is chosen before its release,
-its stand-in takes its place: an item of the cluster sold from the start, drawn by popularity. Each
-item has five successors, of probability .4, .25, .15, .12 and .08: three of its own cluster and two
-of any, each uniform in its cluster.
+10%; a cluster's first two ranks are always sold from the start. If an item is chosen before its
+release, a stand-in takes its place: an item of the cluster sold from the start, drawn by
+popularity. Each item has five successors, of probability .4, .25, .15, .12 and .08: three are of
+its own cluster and two of any, each uniform in its cluster.
 
-Users. Age: 55% N(26, 6), 45% N(48, 10) years; 1.5% do not tell it. Events per user: 2% have one,
-the others one and a share of the rest in proportion to a log-normal of sigma 1.2. 6% start in the
-last 10% of the time, the others at 0.85 u^2 of it, u uniform; each stays for 25% to 100% of what is
-then left of the 730 days.
+Users. Ages are 55% N(26, 6) and 45% N(48, 10) years; 1.5% do not tell theirs. 2% of the users have
+one event, the others one and a share of the rest in proportion to a log-normal of sigma 1.2. 6%
+start in the last 10% of the time, the others at 0.85 u^2 of it, u uniform; each stays for 25% to
+100% of what is then left of the 730 days.
 
-An event. With 0.3 a new visit starts: its time is the first of as many uniform points in what is
-left of the user's stay as visits are still expected; otherwise half a minute to ten minutes have
-passed. 1% repeat the user's last event in every column. A user has a home cluster, which moves at
-15% of new visits to a draw from P(cluster | age, month), the product of the cluster's weight, a
+Events. With probability 0.3 a new visit starts: its time is the first of as many uniform points in
+what is left of the user's stay as visits are still expected; otherwise half a minute to ten minutes
+have passed. 1% repeat the user's last event in every column. A user has a home cluster, which moves
+at 15% of new visits to a draw from P(cluster | age, month), the product of the cluster's weight, a
 bell of 10 years around its age and a wave of the year around its month. The item is then
   - a successor with 0.5 inside a visit and 0.2 in a new one: of the last item (3 in 4) or of the
     one before it (1 in 4);
   - else by popularity from the home cluster (0.6) or from a draw of P(cluster | age, month) (0.4).
-Types: 70% view, 18% cart, 12% buy; in the home cluster 62%, 20%, 18%.
+70% of the events are views, 18% carts, 12% buys; in the home cluster 62%, 20%, 18%.
 
-Ratings. 3.5 + user bias (sd 0.4) + item bias (0.35) + the user's liking of the cluster's index
-group (0.5) + 0.3 in the home cluster + noise (0.5), rounded to half stars, clipped to 0.5..5.
+Ratings. Each is 3.5 + user bias (sd 0.4) + item bias (0.35) + the user's liking of the cluster's
+index group (0.5) + 0.3 in the home cluster + noise (0.5), rounded to half stars, clipped to 0.5..5.
 `RATING_NOISE_FLOOR` is the RMSE of a model that knows all but the noise.
 
 Sessions. After a random event of the second half of the user's history (6%: before the first one,
@@ -36,13 +36,14 @@ to three that the user would choose next inside a visit, labelled click 60%, car
 20%; ten sold from the start; up to 47 more by popularity, half in the home cluster and half in
 draws of P(cluster | age, month). Repeats are dropped: 10 to 60 stay. What is clicked is no event.
 
-What that gives, at the default size, as HR@10 over the full catalogue of each user's last event:
-popularity 0.06, all but the sequence 0.11, counted transitions of the last item 0.37, the process
-itself 0.47 without the home cluster and 0.52 with it. RMSE in stars: global mean 0.86, user and
-item bias 0.67. NDCG@10 of sessions: popularity 0.23, counted transitions 0.56.
+At the default size, the HR@10 over the full catalogue of each user's last event is 0.06 for
+popularity, 0.11 for all but the sequence, 0.37 for counted transitions of the last item, and for
+the process itself 0.47 without the home cluster and 0.52 with it. The RMSE is 0.86 stars for the
+global mean and 0.67 for user and item bias. The NDCG@10 of sessions is 0.23 for popularity and 0.56
+for counted transitions.
 
-Uniform and normal draws of PCG64 only, streams that NumPy has kept since 1.17. Items, users, events
-and sessions have a stream each: more users leave the items as they are.
+All draws are uniform or normal ones of PCG64, which NumPy has not changed since 1.17. Items, users,
+events and sessions have a stream each: more users leave the items as they are.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ from seqrec_export.errors import SeqrecError
 RATING_NOISE_FLOOR = 0.496  # stars; 0.520 from noise and rounding, less what clipping takes away
 
 _STATUSES = ("ACTIVE", "PRE-CREATE", "LEFT CLUB", None)
-_CHUNK = 65_536  # sessions at a time, so that their 60 columns take no memory to speak of
+_CHUNK = 65_536  # sessions at a time, so that their 60 columns take little memory
 _PLACES = 60  # candidates of a session at most: 3 clicked, 10 of the opening catalogue, 47 others
 
 
@@ -83,7 +84,7 @@ def generate(
 ) -> Interactions:
     """Exactly this many users, items, events (in time order) and sessions (one a user by default).
 
-    Time and memory grow linearly. One seed and the same options: the same arrays.
+    Time and memory grow linearly. The same seed and options give the same arrays.
     Raises SeqrecError for fewer than 1 user, 50 items, one event a user, or a negative number.
     """
     sessions = users if sessions is None else sessions
@@ -122,8 +123,7 @@ def generate(
 
 
 def draw_ages(rng: np.random.Generator, count: int) -> Floats:
-    """(count,) ages of users in years."""
-    """(U,) whole years, all of them known."""
+    """(count,) ages of users in whole years, all of them known."""
     young = rng.random(count) < 0.55
     normal = rng.standard_normal(count)
     years: Floats = np.rint(np.where(young, 26 + 6 * normal, 48 + 10 * normal))
@@ -145,9 +145,9 @@ def _user_features(rng: np.random.Generator, ages: Floats) -> pd.DataFrame:
 def _make_sessions(rng: np.random.Generator, shop: Shop, walk: Walk, count: int) -> Sessions:
     users = len(walk.order)
     ranks = shuffled(rng, users)[np.arange(count) % users]
-    where, wait, early = rng.random((3, count))
+    place, wait, early = rng.random((3, count))
     empty = early < 0.06
-    steps = walk.counts[ranks] - 1 - (0.5 * where * walk.counts[ranks]).astype(np.int64)
+    steps = walk.counts[ranks] - 1 - (0.5 * place * walk.counts[ranks]).astype(np.int64)
     steps = np.where(empty, 0, steps)
     rows = walk.starts[steps] + ranks
     following = walk.starts[np.minimum(steps + 1, walk.counts[ranks] - 1)] + ranks
@@ -213,10 +213,10 @@ def _candidates(
 
     label = 1 + np.searchsorted([0.6, 0.8], rng.random((count, _PLACES)), side="right")
     label = np.where(columns < clicks[:, None], label, 0)
-    # The first 16 to 60 places are filled, but for those of clicks that were not made.
+    # The first 16 to 60 places are filled, except those of clicks that were not made.
     keep = (columns < clicks[:, None]) | (columns >= 3)
     keep &= columns < (16 + length * 45).astype(np.int64)[:, None]
-    # Of the same item twice the larger label stays: sorted, it is the last one of its run.
+    # An item that was drawn twice keeps the larger label: sorted, that is the last of its run.
     packed = np.sort(np.where(keep, shown * 4 + label, -1), axis=1)
     kept = (packed >= 0) & (np.diff(packed // 4, axis=1, append=-2) != 0)
     packed = np.where(kept, packed, -1)

@@ -219,7 +219,7 @@ def make_walk(rng: np.random.Generator, shop: Shop, ages: Floats, events: int) -
         again = (repeat < _REPEAT) & (step > 0)
         remaining, left = end[:count] - now, counts[:count] - step
         jump = remaining * (1 - (1 - gap) ** (1 / (1 + _NEW_VISIT * (left - 1))))
-        # Never past the end of the stay, however many events are left.
+        # Events never go past the end of the stay, however many are left.
         minutes = np.minimum(30 + 570 * gap**2, 0.5 * remaining / left)
         now = now + np.where(again, 0.0, np.where(new, jump, minutes))
 

@@ -1,4 +1,4 @@
-"""What a time column means: its unit and origin, guessed only where the guess is certain."""
+"""What a time column means: its unit and origin, guessed only if the guess is certain."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _as_moments(
 
 
 def _guessed(columns: Columns, name: str, values: Whole) -> tuple[str, bool]:
-    """(unit, whether that is certain). Raises SeqrecError where it would be a wild guess."""
+    """(unit, whether that is certain). Raises SeqrecError if it would be a wild guess."""
     lowest, highest = int(values.min()), int(values.max())
     for unit, per_second in PER_SECOND.items():
         if EARLIEST * per_second <= lowest and highest < LATEST * per_second:
@@ -126,12 +126,12 @@ def _guessed(columns: Columns, name: str, values: Whole) -> tuple[str, bool]:
     if others:
         row = int(likely[others[0]].argmax())
         raise SeqrecError(
-            f"{columns.place(row)}: {name} {values[row]} would be in {_NAMES[others[0]]}, where "
+            f"{columns.place(row)}: {name} {values[row]} would be in {_NAMES[others[0]]}, but "
             f"{counts[main]:,} of {len(values):,} rows are in {_NAMES[main]}; correct the column, "
             f"or if it has one unit, {SAY_SO}"
         )
     if 2 * counts.get(main, 0) >= len(values):
-        # A few that lie outside are times that are wrong, or missing, whatever the unit.
+        # The few outside of these years are wrong or missing times, whatever the unit.
         early = int((values < EARLIEST * PER_SECOND[main]).sum())
         return main, main != "s" or 20 * early < len(values)
     if highest >= LATEST or lowest <= -LATEST:
@@ -175,7 +175,7 @@ def _check_range(whole: Whole, farthest: int, unit: str) -> None:
 def _far_away(columns: Columns, name: str, seconds: Whole, *, said: bool) -> tuple[str, ...]:
     """A note on early times among sound ones; raises SeqrecError at late ones: they come last.
 
-    `said`: whether a log that is from another time as a whole was noted before.
+    `said` tells whether it was noted before that the whole log is from another time.
     """
     lowest, highest = int(seconds.min()), int(seconds.max())
     if lowest >= EARLIEST and highest < LATEST:
