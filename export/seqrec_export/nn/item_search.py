@@ -1,6 +1,6 @@
 """The best items of a catalogue for a user's vector: exactly, or with int8 vectors in front.
 
-Both are plain ONNX operators once exported; what was tried beside them stands in bench/LOG.md.
+Both are plain ONNX operators once exported; bench/LOG.md says what else was tried.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from seqrec_export.nn.layers import LOWEST
 from seqrec_export.nn.ragged import Ragged, row_numbers
 
 _CANDIDATES = 2  # times top_k: how many of the best by int8 are scored exactly
-_USER_LEVELS = 63  # two products then fit into 16 bits, where some processors add them up
+_USER_LEVELS = 63  # two products then fit into the 16 bits in which some processors add them up
 _ITEM_LEVELS = 126  # one less than int8 has: `_whole` may add one
-_BIAS_SHARE = 0.5  # how large the bias's column is, beside all the others together
+_BIAS_SHARE = 0.5  # how large the bias's column is, compared with all the others together
 _MASKED = torch.iinfo(torch.int32).min
 _ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What a user's vector is multiplied with, and what answers where nothing is known."""
+    """What a user's vector is multiplied with, and what answers if nothing is known."""
 
     vectors: Tensor  # (V, D)
     bias: Tensor | None = None  # (V,)
@@ -66,12 +66,12 @@ def best_items(
 ) -> tuple[Tensor, Tensor]:
     """(B, D), item indices, (B, 1) known items -> (B, K) item indices, (B, K) scores, best first.
 
-    Where nothing is known, the most popular items. Reserved indices and what a user has seen never
-    come back; where the catalogue has no more items, the index is PAD and the score LOWEST.
+    If nothing is known, these are the most popular items. Reserved indices and what a user has seen
+    never come back; if the catalogue has no more items, the index is PAD and the score LOWEST.
     """
     scores, items = search(catalogue, user, top_k, seen)
     if known is not None and catalogue.popularity is not None:
-        # A row without a known item has seen none, so that all of them get the same answer, which
+        # A row without a known item has seen none, so all such rows get the same answer, which
         # ONNX Runtime computes once, at load.
         popularity, popular = _without_reserved(catalogue.popularity).topk(top_k)
         scores = torch.where(known > 0, scores, popularity)
@@ -103,25 +103,25 @@ def exact(
     if not torch.compiler.is_exporting():
         scores, items = of_many(*operands)
     else:
-        # ONNX Runtime lays out a matrix on the right for many rows when it loads it, and takes
-        # twice as long for one row with that. A matrix on the left it reads as it is.
+        # ONNX Runtime rearranges a matrix on the right for many rows when it loads it, and then
+        # takes twice as long for one row. It reads a matrix on the left as it is.
         size = torch.onnx.ops.symbolic("Size", (user,), dtype=torch.int64, shape=(), version=13)
         scores, items = torch.cond(size == user.shape[1], of_one, of_many, operands)
     return scores, items
 
 
 class Int8Search(nn.Module):
-    """Candidates by int8 vectors, a quarter of the bytes; then their exact scores.
+    """Finds candidates by int8 vectors, a quarter of the bytes; then scores them exactly.
 
     ONNX Runtime multiplies int8 fast for a single user only if the user's vector is unsigned, with
-    no zero point: the 64 added to it for that counts too, times the sum of an item's components.
-    So the vectors are turned into a space where every item's components add up to 0. That spreads
-    large components over all, the bias among them: one scale serves the whole catalogue.
+    no zero point. So 64 is added to it, which adds 64 times the sum of an item's components.
+    Therefore the vectors are turned into a space where every item's components add up to 0. That
+    spreads large components over all, the bias among them: one scale serves the whole catalogue.
     """
 
-    items: Tensor  # (1, W, V) int8; without the first axis it would be laid out for many rows
+    items: Tensor  # (1, W, V) int8; without the first axis it would be rearranged for many rows
     turn: Tensor  # (W, D)
-    offset: Tensor  # (W,) what every user's turned vector has besides, for the bias
+    offset: Tensor  # (W,) what is added to every user's turned vector, for the bias
 
     def __init__(self, catalogue: Catalogue) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Int8Search(nn.Module):
 
 
 def int8_search(catalogue: Catalogue, top_k: int) -> Search:
-    """`Int8Search`, or `exact` where the candidates would be the whole catalogue."""
+    """`Int8Search`, or `exact` if the candidates would be the whole catalogue."""
     return Int8Search(catalogue) if _candidates(top_k) < len(catalogue.vectors) else exact
 
 
@@ -208,7 +208,7 @@ def _zero_sum_basis(dim: int) -> Tensor:
 
 
 def _whole(x: Tensor) -> Tensor:
-    """(N, W) whose rows add up to 0 -> int8 whose rows do, too; no component is off by over 1."""
+    """(N, W) with rows that add up to 0 -> the same in int8; no component is off by over 1."""
     whole = x.round()
     over = whole.sum(dim=1, keepdim=True)
     order = (x - whole).argsort(dim=1, stable=True).argsort(dim=1)  # 0 was rounded up the most

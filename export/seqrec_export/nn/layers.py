@@ -21,7 +21,7 @@ def known_items(history: Ragged) -> Tensor:
 
 
 class GRU(nn.GRU):
-    """One-layer GRU over rows whose real steps stand first; exports as the ONNX GRU operator."""
+    """One-layer GRU over rows whose real steps come first; exports as the ONNX GRU operator."""
 
     weight_ih_l0: Tensor
     weight_hh_l0: Tensor
@@ -67,7 +67,7 @@ class GRU(nn.GRU):
 def add_distances(module: nn.Module, learned: bool, *shape: int) -> None:
     """Gives `module` its `by_distance`: (..., W) added to logits, the last of the step itself.
 
-    A parameter if it is learned, else zeros that are no part of the state.
+    It is a parameter if it is learned, else zeros that are not part of the state.
     """
     by_distance = torch.zeros(shape)
     if learned:
@@ -77,7 +77,7 @@ def add_distances(module: nn.Module, learned: bool, *shape: int) -> None:
 
 
 def distances(window: int, step: Tensor) -> Tensor:
-    """(L,) steps 0, 1, .. -> (L, L) which place of `by_distance` step i has for step j <= i."""
+    """(L,) steps 0, 1, .. -> (L, L) the place in `by_distance` that step i has for step j <= i."""
     return (window - 1 - step[:, None] + step[None]).clamp(max=window - 1)
 
 
@@ -87,7 +87,7 @@ class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, levels: int) -> Tensor:
         """Any shape; an element is dropped with the probability `levels` / 256."""
-        # One draw of 64 bits decides about eight elements: torch draws one for each.
+        # One draw of 64 bits decides about eight elements; torch would draw one for each.
         draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
         keep = (draws.view(torch.uint8)[: x.numel()] >= levels).view(x.shape)
         ctx.save_for_backward(keep)
@@ -103,13 +103,13 @@ class _Dropped(torch.autograd.Function):
 
 
 def _kept(x: Tensor, keep: Tensor) -> Tensor:
-    """Zeros where `keep` is not. On the bits: a tenth of what `where` or `masked_fill` takes."""
+    """Zeros in place of what `keep` leaves out. On the bits this takes a tenth of `masked_fill`."""
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     return (x.contiguous().view(bits) & keep.to(bits).neg_()).view(x.dtype)
 
 
 class Dropout(nn.Dropout):
-    """As PyTorch's, but on the CPU at a fifth of its cost, the probability in steps of 1/256."""
+    """Like PyTorch's, but at a fifth of its cost on the CPU; the probability has steps of 1/256."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape."""
@@ -139,11 +139,11 @@ def mask_unknown(scores: Tensor, candidates: Tensor) -> Tensor:
 
 
 def mask_seen(scores: Tensor, history: Ragged) -> Tensor:
-    """(B, V) scores, item indices -> (B, V), what a row's history holds at LOWEST."""
+    """(B, V) scores, item indices -> (B, V), the items of a row's history at LOWEST."""
     lowest = scores.new_full((1,), LOWEST)
     return scores.index_put((history.rows, history.values), lowest)
 
 
 def cold_start(scores: Tensor, known: Tensor, popularity: Tensor) -> Tensor:
-    """(B, V), (B, 1) known items, (V,) -> (B, V): popularity where nothing is known."""
+    """(B, V), (B, 1) known items, (V,) -> (B, V): popularity if nothing is known."""
     return torch.where(known > 0, scores, popularity[None])

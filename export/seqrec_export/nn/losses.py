@@ -17,8 +17,7 @@ _LOGITS_AT_ONCE = 1_000_000
 def full_softmax(users: Tensor, item_weight: Tensor, item_bias: Tensor, targets: Tensor) -> Tensor:
     """(N, D), (V, D), (V,), (N,) item indices -> mean cross-entropy over the whole catalogue.
 
-    Padding and unknown have no logit. A target without an index of its own must not come in. Of no
-    rows: 0.
+    Padding and unknown have no logit, so no target may be one of them. Returns 0 for zero rows.
     """
     if not len(targets):
         return users.sum() * 0
@@ -74,7 +73,7 @@ class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """A scalar -> as `forward` takes them."""
+        """A scalar -> the gradients of what `forward` takes."""
         scale = gradient / ctx.count
         return *(scale * part for part in ctx.saved_tensors), None
 
@@ -104,7 +103,7 @@ def listwise_softmax(scores: Tensor, labels: Tensor, real: Tensor) -> Tensor:
     """(S, C) scores, (S, C) labels, (S, C) which candidates are real -> scalar.
 
     Cross-entropy between the labels, normalised to sum to 1, and the softmax of the scores
-    (ListNet's top-one objective, Cao et al. 2007). Rows without a positive must not come in.
+    (ListNet's top-one objective, Cao et al. 2007). Every row needs a positive label.
     """
     log_probability = scores.masked_fill(~real, float("-inf")).log_softmax(dim=1)
     target = torch.where(real, labels, 0.0)

@@ -14,8 +14,8 @@ _BLOCK = 64
 
 
 class Ragged:
-    """Rows one behind the other. All that is computed from them is linear in what they hold:
-    one row of a million steps beside 63 short ones costs its own million, not 64.
+    """Rows one after the other. All that is computed from them is linear in what they hold:
+    one row of a million steps among 63 short ones costs its own million, not 64.
     """
 
     def __init__(self, values: Tensor, lengths: Tensor, steps: Tensor) -> None:
@@ -47,9 +47,9 @@ class Ragged:
 
     @cached_property
     def before(self) -> Tensor:
-        """(2, M), M > N: how many events, and how many known items, stand before each place.
+        """(2, M), M > N: how many events, and how many known items, come before each place.
 
-        All of them from the last place on. For item indices; so is `counts`.
+        From place N on, it is all of them. This is for item indices, and so is `counts`.
         """
         least = torch.arange(UNKNOWN, NUM_RESERVED + 1, device=self.values.device)
         return _running(self.values >= least[:, None])
@@ -71,8 +71,8 @@ def row_numbers(values: Tensor, ends: Tensor) -> Tensor:
 def _running(numbers: Tensor) -> Tensor:
     """(K, N) integers or bool -> (K, M), M > N: the sum before each place, at the end that of all.
 
-    In blocks, for CumSum of ONNX Runtime 1.19 takes 0.1 microseconds a step along its axis, however
-    many lanes there are beside: 64 rows of 50 would cost more than `caser`'s network.
+    It sums in blocks, as CumSum of ONNX Runtime 1.19 takes 0.1 microseconds a step along its axis,
+    however many lanes there are: 64 rows of 50 would cost more than `caser`'s network.
     """
     numbers = numbers.to(torch.int64)
     lanes, length = numbers.shape
@@ -94,11 +94,11 @@ def compact(
     """Item indices with padding anywhere -> (B, W) the last `window` real events, in order.
 
     W is that of the longest row, at most `window`, at least 1; or `window` if `fixed_width`. The
-    events stand at the right edge, padding before them; with `oldest_first_column` at the left
-    edge, padding after them. What is `parallel` follows as (B, W) each, with the number next to it
-    at padding and where it has no value. A list gives what stands at the same place of the history;
-    (B, A) values are those of the last A events, the newest one's last. This is the one place
-    where raw histories are padded.
+    events are at the right edge, with padding before them; with `oldest_first_column` they are at
+    the left edge, with padding after them. What is `parallel` follows as (B, W) each, with the
+    number next to it at padding and for a missing value. A list gives the value at the same place
+    as the event; (B, A) values are those of the last A events, the newest one's last. This is the
+    one place where raw histories are padded.
     """
     width = window if fixed_width else torch.sym_min(history.steps.shape[0], window)  # type: ignore[no-untyped-call]
     real, before = history.values != PAD, history.before[0]
@@ -107,7 +107,7 @@ def compact(
     column = torch.arange(width, device=real.device)[None]
     column = column + ((count - width).clamp(min=0) if oldest_first_column else count - width)
     inside = (column >= 0) & (column < count)
-    # Event n, from 0, goes to slot n; all padding to the slot behind them, which holds 0.
+    # Event n, from 0, goes to slot n; all padding goes to the slot after them, which holds 0.
     behind = before[-1:]
     slots = torch.where(real, before[: real.shape[0]], behind)
     chosen = torch.where(inside, first + column, behind)  # (B, W)

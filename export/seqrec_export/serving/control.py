@@ -1,6 +1,6 @@
-"""What only the owner of a server may do: load and unload models, and see what became of them.
+"""What only the owner of a server may do: load and unload models, and see whether they are ready.
 
-Over Triton's HTTP, which `start` puts on a socket in a folder of its own, open to nobody else.
+It uses Triton's HTTP, which `start` puts on a socket in a folder that nobody else may open.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class NoAnswerError(SeqrecError):
 class Control:
     """A server's HTTP, at a socket's path or at (host, port). May be shared by threads.
 
-    Every method raises SeqrecError with the server's reason where it refuses, NoAnswerError where
-    it does not answer.
+    Every method raises SeqrecError with the server's reason if it refuses, NoAnswerError if it does
+    not answer.
     """
 
     address: Path | tuple[str, int]
@@ -41,10 +41,10 @@ class Control:
         return str(self._call("GET", "v2")["name"])
 
     def load(self, model: str, config: Any, version: int) -> None:
-        """Serve this version of a model in place of the one that it serves; wait until it does.
+        """Serve this version of a model in place of the current one; wait until it is ready.
 
-        `config` is the model's ModelConfig, whose version policy is not regarded. A version that
-        does not load leaves the one that is served. What is served already is not loaded again.
+        `config` is the model's ModelConfig; its version policy is ignored. If a version does not
+        load, the current one stays. A version that is served already is not loaded again.
         """
         chosen = type(config)()
         chosen.CopyFrom(config)
@@ -55,11 +55,11 @@ class Control:
         self._call("POST", f"v2/repository/models/{model}/load", body, LOAD_SECONDS)
 
     def unload(self, model: str) -> None:
-        """Take a model away; requests that wait for it are still answered."""
+        """Unload a model; requests that wait for it are still answered."""
         self._call("POST", f"v2/repository/models/{model}/unload", {})
 
     def states(self) -> dict[str, dict[int, str]]:
-        """Model -> version -> why it is not ready, "" where it is; without what was unloaded."""
+        """Model -> version -> why it is not ready, "" if it is; without what was unloaded."""
         found: dict[str, dict[int, str]] = {}
         for entry in self._call("POST", "v2/repository/index", {}):
             state, reason = entry.get("state", ""), entry.get("reason", "")
@@ -81,7 +81,7 @@ class Control:
     def probe(self, model: str, timeout_seconds: float = 5.0) -> None:
         """One real inference on each instance, of one unknown value an input.
 
-        Readiness is not enough: it stays when the process behind a model has died.
+        Readiness is not enough: a model stays ready when the process behind it has died.
         """
         config = self._call("GET", f"v2/models/{model}/config")
         inputs = []

@@ -35,8 +35,8 @@ class ServerTLS:
 class Endpoints:
     """Where a server listens and to whom. Port 0 is any free port.
 
-    gRPC is for callers. HTTP, which in Triton has no TLS, is on loopback and only where it has a
-    port. `model_control` lets every caller load and unload models, that is: run code.
+    gRPC is for callers. HTTP, which in Triton has no TLS, is on loopback and only if it has a port.
+    `model_control` lets every caller load and unload models, which means that they can run code.
     """
 
     host: str = LOOPBACK
@@ -49,7 +49,7 @@ class Endpoints:
 
 
 def with_free_ports(endpoints: Endpoints) -> Endpoints:
-    """The same with every port 0 replaced by a free one. Raises SeqrecError where one is taken."""
+    """The same with a free port in place of every 0. Raises SeqrecError if one is taken."""
     wanted = {
         "grpc": (endpoints.host, endpoints.grpc_port),
         "metrics": (endpoints.metrics_host, endpoints.metrics_port),
@@ -83,8 +83,8 @@ def listening(endpoints: Endpoints, work: Path) -> tuple[Control, list[str]]:
             *([f"--grpc-root-cert={tls.client_ca.resolve()}"] if tls.client_ca else []),
         ]
     if not endpoints.model_control:
-        # Triton asks for a header; HTTP/2 allows no capitals in its name, so nobody can send it,
-        # and there is no secret that could be read in the list of processes.
+        # Triton asks for a header, but HTTP/2 allows no capitals in a header's name: so nobody can
+        # send it, and the list of processes shows no secret.
         options.append(f"--grpc-restricted-protocol={OWNERS_ONLY}:Nobody={secrets.token_hex()}")
     if endpoints.http_port is None:
         path = work / "http.sock"
@@ -105,7 +105,7 @@ def _of_http(host: str) -> str:
 
 
 def _require_usable(tls: ServerTLS) -> None:
-    """Triton would only say that it cannot make a server of them."""
+    """Checks the files here, as Triton would not say what is wrong with them."""
     for file in (tls.cert, tls.key, tls.client_ca):
         if file and not os.access(file, os.R_OK):
             raise SeqrecError(f"{file} cannot be read; TLS needs PEM files")

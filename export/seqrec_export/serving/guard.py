@@ -1,8 +1,8 @@
 """Keeps a Triton from outliving the process that started it.
 
-A standalone file, run as a process of its own with nothing but the standard library. It looks at
-its parent rather than ask the kernel for a signal at the parent's death, because that comes when
-the starting *thread* ends; and unlike Triton it also clears away what is left.
+This is a standalone file, run as a process of its own with only the standard library. It watches
+its parent instead of asking the kernel for a signal at the parent's death, because that comes when
+the starting *thread* ends. It also removes what is left, which Triton does not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def spawn(
     """Run `command` under a guard, whose first line of output is the command's process id.
 
     At SIGTERM, or when this process is gone, the guard ends the command, giving it `patience`
-    seconds, and clears `name` and `work`. A command that ends by itself leaves its log there.
+    seconds, and removes `name` and `work`. A command that ends by itself leaves its log there.
     """
     arguments = [str(os.getpid()), str(patience), name, str(work), *command]
     with log.open("ab") as output:
@@ -62,7 +62,7 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
     def begin() -> None:
-        prctl(SET_DEATH_SIGNAL, signal.SIGTERM)  # should this guard be killed
+        prctl(SET_DEATH_SIGNAL, signal.SIGTERM)  # in case this guard is killed
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     prctl(SET_CHILD_SUBREAPER, 1)

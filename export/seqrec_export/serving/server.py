@@ -91,13 +91,13 @@ class Server:
         """End the server and all that it left: processes, shared memory, temporary files."""
         self._guard.terminate()
         self._guard.wait()
-        if self._guard.returncode < 0:  # it was killed, and could not do its part
+        if self._guard.returncode < 0:  # it was killed, and could not clean up
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         guard.clear(self._name, self._work)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """Block until the server ends; its exit status, None where it still runs by then."""
+        """Block until the server ends; returns its exit status, None if it still runs by then."""
         with suppress(subprocess.TimeoutExpired):
             return self._guard.wait(timeout_seconds)
         return None
@@ -152,7 +152,7 @@ def launch(
 ) -> Server:
     """Start Triton with these models and return once it listens on each of its ports.
 
-    Whether or not the models load. `backend` is the folder with what runs ONNX files.
+    It returns whether or not the models load. `backend` is the folder with what runs ONNX files.
     """
     wheel = find_triton()
     endpoints = with_free_ports(endpoints)
@@ -232,7 +232,7 @@ def why_not_ready(server: Server, names: Sequence[str]) -> dict[str, str]:
 def healthy(server: Server | str, *, timeout_seconds: float = 5.0) -> bool:
     """Whether every model of the server answers a real inference.
 
-    Of a server that is known by its gRPC address only: every model that is ready there.
+    For a server that is known by its gRPC address only, it asks every model that is ready there.
     """
     try:
         if isinstance(server, Server):
@@ -299,7 +299,7 @@ def environment(wheel: Path) -> dict[str, str]:
 def assemble_backends(wheel: Path, work: Path, backend: Path) -> Path:
     """Triton's Python backend with this Python's stub, and `backend`, a folder, for ONNX files.
 
-    Copies: Triton refuses a backend library that is a link out of its folder.
+    They are copies: Triton refuses a backend library that is a link out of its folder.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
@@ -329,6 +329,6 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 def last_error(log: Path, model: str) -> str:
-    """What Triton's log says of a model that it did not come to load."""
+    """What Triton's log says about a model that it did not try to load."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if f"'{model}'" in line]
     return lines[-1].partition("] ")[2].strip('"') if lines else "not loaded"

@@ -1,4 +1,4 @@
-"""Keeps a repository served: starts Triton, follows what is published, and mends what dies."""
+"""Keeps a repository served: starts Triton, follows what is published, and restarts what dies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from seqrec_export.serving.endpoints import Endpoints
 from seqrec_export.serving.server import Server, launch, tail
 
 PROBE_SECONDS = 2.0
-# A model may be this long without any answer, by which time it hangs. A dead one is seen at once.
+# A model without any answer for this long counts as hanging. A dead one is noticed at once.
 SILENT_SECONDS = 30.0
 # Its first answer may take longer: memory is allocated, and a GPU's kernels are loaded.
 FIRST_SECONDS = 60.0
@@ -46,7 +46,7 @@ class Backoff:
         self._last = time.monotonic()
 
     def next(self) -> float:
-        """Seconds to wait; the first again where all went well for a minute."""
+        """Seconds to wait; the first again if all went well for a minute."""
         now = time.monotonic()
         if now - self._last > HEALTHY_SECONDS + self._wait:
             self._wait = FIRST_WAIT
@@ -104,7 +104,7 @@ class Supervisor:
     def _start(self, endpoints: Endpoints) -> Server:
         """Triton with the newest sound version of each model. Raises SeqrecError if none loads."""
         names = models(self.repository)
-        # These can be left to Triton, which loads several at a time; the keepers see to the rest.
+        # These can be left to Triton, which loads several at a time; the keepers do the rest.
         manifest = read_manifest(self.repository)
         plain = [name for name in names if self._newest_is_sound(name, manifest)]
         server = launch(self.repository, plain, endpoints, log=self._log)
@@ -203,7 +203,7 @@ class Keeper:
         self._thread.start()
 
     def watching(self) -> bool:
-        """Whether it still does; it ends when its model has left the repository."""
+        """Whether it still watches; it ends when its model has left the repository."""
         return self._thread is not None and self._thread.is_alive()
 
     def join(self) -> None:
@@ -212,12 +212,12 @@ class Keeper:
             self._thread.join()
 
     def settle(self) -> int | None:
-        """Serve the newest version that is sound and loads; which that is.
+        """Serve the newest version that is sound and loads; returns it.
 
-        Raises SeqrecError where there is none, if the model has not left the repository.
+        Raises SeqrecError if there is none and the model has not left the repository.
         """
         with reading(self.repository) as undisturbed:
-            if not undisturbed:  # somebody is publishing; what lies there is not all of it
+            if not undisturbed:  # somebody is publishing; what is there is not complete
                 return self.serving
             seen, manifest = self._look(), read_manifest(self.repository)
             found = versions(self.repository / self.model)
@@ -235,8 +235,8 @@ class Keeper:
     def _choose(self, found: list[int], manifest: Manifest | None, seen: object) -> bool:
         """Serve one of these versions; False if they changed while they were looked at.
 
-        From the newest on, and no more of them than need be: each is read whole, once. Nobody who
-        publishes waits for that.
+        It starts with the newest and reads no more of them than needed, each one whole and once.
+        Nobody who publishes waits for that.
         """
         control = self.server.control
         ready = control.ready(self.model)
@@ -282,12 +282,12 @@ class Keeper:
                     self.reload(why)
             except (SeqrecError, OSError) as error:
                 self.stopping.wait(self._backoff.next())
-                # Where Triton itself has ended, its supervisor says so.
+                # If Triton itself has ended, its supervisor says so.
                 if not self.stopping.is_set() and self.server.running():
                     self._say(f"{error}; trying again")
 
     def _look(self) -> object:
-        """What changes when anything is published for the model, or taken away."""
+        """What changes when anything is published for the model, or removed."""
         folder = self.repository / self.model
         files = [self.repository / MANIFEST_FILE, folder / CONFIG_FILE]
         files += [file for v in versions(folder) for file in (folder / str(v)).glob("*")]
@@ -299,7 +299,7 @@ class Keeper:
         return stats
 
     def lost(self) -> str:
-        """Why the model has to be loaded again; "" where it has not."""
+        """Why the model has to be loaded again; "" if it has not."""
         control = self.server.control
         if self.serving is None:
             return ""
@@ -315,7 +315,7 @@ class Keeper:
             since, patience = self._answered, SILENT_SECONDS
             if since is None:
                 if not isinstance(error, NoAnswerError):
-                    return ""  # it refuses what we ask with; of callers' requests nobody knows
+                    return ""  # it refuses our request, which says nothing about callers' requests
                 since, patience = self._taken, FIRST_SECONDS
             silent = time.monotonic() - since
             return f"no answer for {silent:.0f} s ({error})" if silent > patience else ""
@@ -323,11 +323,11 @@ class Keeper:
         return ""
 
     def reload(self, why: str) -> None:
-        """Unload and load: of a model whose process has died, Triton believes that it is loaded."""
+        """Unload and load: Triton believes that a model is loaded even if its process has died."""
         self._say(f"{why}; loading it again")
         began = time.monotonic()
         self.stopping.wait(self._backoff.next())
-        self.server.control.unload(self.model)  # should it fail, the model stays lost
+        self.server.control.unload(self.model)  # if it fails, the model stays lost
         self.serving = self._seen = None
         if (version := self.settle()) is not None:
             self._say(f"version {version} is back after {time.monotonic() - began:.1f} s")

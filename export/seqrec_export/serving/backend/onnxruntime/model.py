@@ -1,7 +1,7 @@
 """Triton's `onnxruntime` backend in Python, for servers that lack the native one.
 
-A standalone file: Triton's Python backend runs it in a process of its own, one per model instance,
-with the interpreter's packages. It serves the same repository that the native backend serves:
+This is a standalone file: Triton's Python backend runs it in a process of its own, one per model
+instance, with the interpreter's packages. It serves the same repository as the native backend:
 `<model>/config.pbtxt` and `<model>/<version>/model.onnx`.
 """
 
@@ -40,14 +40,14 @@ ONNX_TYPES = {
     "TYPE_STRING": "string",
 }
 MOST_FRAMED = 100_000  # about 20 MB
-# Stands for a string that is not UTF-8, which ONNX Runtime takes from C but not from Python. It is
+# Replaces a string that is not UTF-8, which ONNX Runtime takes from C but not from Python. It is
 # unknown to every graph: a string that was sent ends before its first NUL.
 NOT_UTF8 = "\0 not UTF-8"
 ROW_SHAPES = {"BATCH_ITEM_SHAPE": False, "BATCH_ITEM_SHAPE_FLATTEN": True}  # -> whether flat
 BATCH_INPUT_TYPES = {"TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
 
 # After a batch of more than this, memory is given back: neither ONNX Runtime's arena nor the C
-# library does that unasked, and one history of a million steps would keep 200 MB for good.
+# library does that by itself, and one history of a million steps would keep 200 MB for good.
 LARGE_BYTES = 2**18
 LIBC = ctypes.CDLL(None)
 SHRINK = ort.RunOptions()
@@ -60,7 +60,7 @@ class RowShapes:
 
     source: str
     dtype: np.dtype[Any]
-    flat: bool  # one row's sizes behind the other's
+    flat: bool  # one row's sizes after the other's
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Layout:
 
     batched: bool
     ranks: Mapping[str, int]  # input -> how many axes it has in a request
-    ragged: frozenset[str]  # inputs that lie flat, the requests one behind the other
+    ragged: frozenset[str]  # inputs that are flat, one request after the other
     row_shapes: Mapping[str, RowShapes]  # inputs of the file that hold them, of each row
-    scattered: Mapping[str, str]  # outputs that lie flat too -> the input with a value for each
+    scattered: Mapping[str, str]  # outputs that are flat too -> the input with a value for each
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
@@ -99,7 +99,7 @@ class Layout:
         for name, array in request.items():
             if isinstance(array, Strings):  # Triton let it in: the product of the sizes overflowed
                 return f"{name!r} has the shape {array.claimed} and {array.size} strings"
-            # Of a request for no rows, Triton drops the first axis and takes what the others say.
+            # If a request has no rows, Triton drops the first axis and takes what the others say.
             if array.ndim != self.ranks[name]:
                 return f"{name!r} has no rows; a request holds at least one"
         return ""
@@ -179,15 +179,15 @@ class TritonPythonModel:
         return responses
 
     def answer(self, requests: Sequence[Any], inputs: Sequence[Feeds]) -> list[Any]:
-        """One response a request; where the joint run fails, only the guilty request fails."""
+        """One response a request; if the joint run fails, only the guilty request fails."""
         if not requests:
             return []
         if len(requests) > 1 and not self.layout.batched:
             return [self.answer([r], [i])[0] for r, i in zip(requests, inputs, strict=True)]
         try:
             return self.run(requests, inputs)
-        # ONNX Runtime's errors have no common class, and an exception out of `execute` would fail
-        # every request of the batch, which are strangers to each other.
+        # ONNX Runtime's errors have no common class, and an exception from `execute` would fail
+        # every request of the batch, also those of other callers.
         except Exception as error:
             if len(requests) > 1:
                 return [self.answer([r], [i])[0] for r, i in zip(requests, inputs, strict=True)]
@@ -206,7 +206,7 @@ class TritonPythonModel:
 def open_session(
     path: Path, parameters: Mapping[str, Mapping[str, str]], args: Mapping[str, str]
 ) -> ort.InferenceSession:
-    """On the GPU where Triton placed the instance there and ONNX Runtime has CUDA, else the CPU."""
+    """On the GPU if Triton placed the instance there and ONNX Runtime has CUDA, else the CPU."""
 
     def threads(name: str) -> int:
         # One thread an instance gave 1.6 times the requests per second of the default.
@@ -299,8 +299,8 @@ class Strings(np.ndarray[Any, np.dtype[np.object_]]):
 def deserialize_bytes_tensor(encoded: Array) -> Strings:
     """Triton's string tensor (4-byte little-endian length, then the bytes, each) -> str.
 
-    As the native backend reads it: a string ends before its first NUL, and one that is not UTF-8
-    equals no other string.
+    It is read as the native backend does: a string ends before its first NUL, and one that is not
+    UTF-8 equals no other string.
     """
     data = encoded.tobytes()
     items: list[bytes] = []
