@@ -9,7 +9,7 @@ import socket
 from seqrec_export.errors import SeqrecError
 
 GRPC_PORT = 8001
-# gRPC reads these itself: how to find the server, and then where.
+# gRPC itself reads these prefixes, which say how to find the server.
 _GRPC_NAMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:")
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 _PLACE = re.compile(r"(?P<host>\[[^\][/@\s]+\]|[^\][/:@?#\s]+)(?::(?P<port>\d{1,5}))?")
@@ -21,14 +21,14 @@ _LOCAL = re.compile(
 def grpc_address(text: str, *, tls: bool = False) -> str:
     """HOST:PORT, or a name with gRPC's own prefix, of an address in any form.
 
-    Without a port it is 8001. Raises SeqrecError for what gRPC could not or should not be asked at.
+    The default port is 8001. Raises SeqrecError for an address that gRPC cannot or should not use.
     """
     asked = text.strip()
     scheme = ""
     if found := _SCHEME.fullmatch(asked):
         scheme, asked = found[1].lower(), found[2]
     named = f"{scheme}:" in _GRPC_NAMES or asked.lower().startswith(_GRPC_NAMES)
-    if named and not re.fullmatch(r"\w+:\d+", asked):  # which is a host that is called so
+    if named and not re.fullmatch(r"\w+:\d+", asked):  # that is a host with such a name
         return _grpc_name(text.strip())
     place = _place(asked.removesuffix("/"))
     if place is None:
@@ -53,7 +53,7 @@ def grpc_address(text: str, *, tls: bool = False) -> str:
         raise SeqrecError(
             f"{text!r}: {scheme}:// is not gRPC; write HOST:PORT, as {host}:{port or GRPC_PORT}"
         )
-    # gRPC would take a host that is called as one of its prefixes for that.
+    # gRPC would take a host with the name of a prefix for that prefix.
     prefix = "dns:///" if f"{host.lower()}:" in _GRPC_NAMES else ""
     return f"{prefix}{host}:{port or GRPC_PORT}"
 
@@ -91,12 +91,12 @@ def in_url(host: str) -> str:
 
 
 def reached_at(host: str) -> str:
-    """Where a caller on this machine finds who listens on this host."""
+    """Where a caller on this machine finds a server that listens on this host."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def _place(text: str) -> tuple[str, int | None] | None:
-    """Host, in brackets if it is IPv6, and port; None for what is neither."""
+    """Host, in brackets if it is IPv6, and port; None if the text is not that."""
     if not (found := _PLACE.fullmatch(text)):
         return None
     host, port = found["host"], int(found["port"]) if found["port"] else None

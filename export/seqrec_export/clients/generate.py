@@ -44,7 +44,7 @@ _RESERVED = frozenset(_KEYWORDS.split())
 
 @dataclass(frozen=True)
 class Field:
-    """An input or output of a model, as its contract has it."""
+    """An input or output of a model, as in its contract."""
 
     name: str
     datatype: str  # BYTES, FP32 or INT32
@@ -59,7 +59,7 @@ class Field:
 
     @property
     def given(self) -> str:
-        """What a caller of a typed client gives, who does not lay out lists."""
+        """What a caller of a typed client gives: the client lays out the lists."""
         if not self.aligned_with:
             return self.meaning
         what, _, _ = self.meaning.partition(", of the last ")
@@ -100,7 +100,7 @@ class Served:
 
     @property
     def method(self) -> str:
-        """What a client calls it for: `recommend`, `score` or `encode`."""
+        """The method of a client that calls it: `recommend`, `score` or `encode`."""
         given = {field.name for field in self.outputs}
         if {"item_ids", "scores"} <= given:
             return "recommend"
@@ -114,7 +114,7 @@ class Served:
 
 
 def snake(name: str) -> str:
-    """Any name -> an identifier in snake_case. Raises SeqrecError where nothing is left of it."""
+    """Any name -> an identifier in snake_case. Raises SeqrecError if nothing is left of it."""
     parts = [part.lower() for part in re.findall(r"[0-9A-Za-z]+", name)]
     if not parts:
         raise SeqrecError(
@@ -133,8 +133,8 @@ def pascal(name: str) -> str:
 def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUAGES) -> list[str]:
     """Write clients of what a repository holds; returns the names of the models.
 
-    `out` is replaced as a whole, and left alone where anything fails. Raises SeqrecError where the
-    repository is damaged, or where `out` holds something that was not written by this.
+    `out` is replaced as a whole, and left alone if anything fails. Raises SeqrecError if the
+    repository is damaged, or if `out` holds something that this function did not write.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _ours(out):
         raise SeqrecError(f"{out} holds something else; give a new folder with --out")
@@ -143,7 +143,7 @@ def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUA
     _require_distinct(names, "models")
     sources = _sources()
     out = out.resolve()
-    # A mount point cannot be renamed, and who stands in a folder would stand in a deleted one.
+    # A mount point cannot be renamed, and a shell in the folder would be left in a deleted one.
     fixed = out.is_dir() and (out.is_mount() or Path.cwd().is_relative_to(out))
     staged = out / ".writing" if fixed else out.with_name(f".{out.name}.writing")
     remove(staged)
@@ -180,7 +180,7 @@ def _record(model: Path, to: Path) -> None:
 
 
 def _sources() -> Path:
-    """`clients/`, in an installed package or beside it in the project."""
+    """`clients/`, in an installed package or next to it in the project."""
     here = Path(__file__).parent
     for folder in (here / "sources", here.parents[2] / "clients"):
         if folder.is_dir():

@@ -16,7 +16,7 @@ from seqrec_export.repository.published import models, read_contract, versions
 
 OPENAPI_FILE = "openapi.json"
 OPENAPI = "3.1.0"
-# Named again, because what writes them imports PyTorch.
+# The modules that write these files import PyTorch, so their names are repeated here.
 CONTRACT_FILE = "contract.json"
 GOLDEN_FILE = "golden.json"
 _VALUES: Mapping[str, dict[str, Any]] = {
@@ -56,13 +56,13 @@ def write_openapi(repository: Path, path: Path) -> None:
                 "title": "Recommendations",
                 "version": version("seqrec-export"),
                 "description": (
-                    "Raw item ids in, item ids and scores out. Every input must be sent. Tensors"
-                    " are flat, row after row; rows of unequal length are filled up with the empty"
-                    " string, and of an answer's outputs the name counts, not the place. Scores are"
-                    " finite. Numbers that go with a history (x-aligned-with) have one width W: the"
-                    " value at place W - j belongs to the history's j-th last event, where empty"
-                    " ids are not counted; where there is no event any number will do. For an"
-                    " unknown number Triton reads the bare word NaN, which standard JSON has not."
+                    "Requests hold raw item ids, answers item ids and scores. Every input must be"
+                    " sent. Tensors are flat, row after row; rows of unequal length are filled up"
+                    " with the empty string. An answer's outputs are found by name, not by place."
+                    " Scores are finite. Numbers that go with a history (x-aligned-with) have one"
+                    " width W: the value at place W - j belongs to the history's j-th last event,"
+                    " not counting empty ids; if there is no event, any number will do. For an"
+                    " unknown number Triton reads the bare word NaN, which standard JSON lacks."
                 ),
             },
             "servers": [{"url": "http://127.0.0.1:8000", "description": "serve --http-port 8000"}],

@@ -15,7 +15,7 @@ from seqrec_export.errors import SeqrecError
 
 Row = Mapping[str, object]
 
-# By the first letters of a datatype: what Python has for it, and how that is called.
+# By the first letters of a datatype: Python's type for it, and its name in messages.
 _KINDS: Mapping[str, tuple[type, str]] = {
     "BYTES": (str, "strings"),
     "BOOL": (bool, "True or False"),
@@ -29,7 +29,7 @@ _SHOWN = 80  # characters of a wrong value
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output: `dims` is the shape of one row, -1 where any length goes.
+    """An input or output: `dims` is the shape of one row, -1 if any length is allowed.
 
     If it is `aligned_with` a history, its last value belongs to the history's last real event, the
     one before to the event before, and so on.
@@ -42,7 +42,7 @@ class Tensor:
 
     @property
     def unknown(self) -> object:
-        """What stands for a value that the caller does not have."""
+        """What is sent for a value that the caller does not have."""
         if self.datatype == "BYTES":
             return ""
         return float("nan") if self.datatype.startswith("FP") else 0
@@ -89,8 +89,8 @@ def align(
 ) -> list[object]:
     """A list that is parallel to a history -> its values for the last `width` real events.
 
-    Right-aligned, `unknown` where there is no event or no value. Triton's native backend cuts a
-    string at NUL, so that an id which begins with it is padding, as the empty one.
+    They are right-aligned, with `unknown` if there is no event or no value. Triton's native backend
+    cuts a string at NUL, so an id that begins with it is padding, like the empty one.
     """
     real = [i for i, item in enumerate(history) if isinstance(item, str) and item[:1] not in "\0"]
     last = real[-width:] if width else []
@@ -122,7 +122,7 @@ def _shown(value: object) -> str:
 
 
 def _fits(datatype: str, number: Any) -> bool:
-    """numpy wraps what is too large for an integer, and makes infinity of it for a float."""
+    """Checked here, as numpy wraps an integer that is too large and turns a float into infinity."""
     dtype = triton_to_np_dtype(datatype)
     if issubclass(dtype, np.integer):
         limits = np.iinfo(dtype)

@@ -1,6 +1,6 @@
 """The part of Triton's gRPC protocol that inference needs, as tools of other languages take it.
 
-Taken from the descriptors of the installed tritonclient, so that it is the server's own protocol
+It is taken from the descriptors of the installed tritonclient, so it is the server's own protocol
 (KServe's Open Inference Protocol, version 2, with Triton's additions to its messages).
 """
 
@@ -51,7 +51,7 @@ def descriptor_set() -> Any:
 
 
 def _reached(message: Any, seen: set[str]) -> Iterator[Any]:
-    """The messages of the top level in a message's fields, itself among them."""
+    """The top-level messages in a message's fields, itself included."""
     if message.full_name in seen:
         return
     seen.add(message.full_name)

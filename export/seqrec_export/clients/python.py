@@ -36,7 +36,7 @@ class Signature:
 
     @property
     def method(self) -> str:
-        """What the client calls the model for: `recommend`, `score`, `encode`, or only `call`."""
+        """The method that fits the model: `recommend`, `score`, `encode`, or only `call`."""
         given = [m for m, end in GIVES.items() if any(name.endswith(end) for name in self.outputs)]
         return given[0] if given else "call"
 
@@ -45,8 +45,8 @@ class Signature:
 class TLS:
     """PEM files of an encrypted connection.
 
-    `ca` is who vouches for the server (None: whom gRPC trusts), `cert` and `key` are what this side
-    shows a server that asks for it.
+    `ca` is the authority that vouches for the server (None: those that gRPC trusts), `cert` and
+    `key` are what this side shows a server that asks for it.
     """
 
     ca: Path | None = None
@@ -58,7 +58,7 @@ class Client:
     """A connection to a Triton server; may be shared by threads.
 
     `url` is the address of its gRPC, HOST:PORT; the port is 8001 if there is none.
-    Every method raises SeqrecError where the server cannot be reached, refuses the request, or does
+    Every method raises SeqrecError if the server cannot be reached, refuses the request, or does
     not answer in `timeout_seconds`.
     """
 
@@ -108,7 +108,7 @@ class Client:
     def recommend(
         self, model: str, rows: Sequence[Row], top_k: int | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Each row's best items with their scores, best first; all that the model gives, or k."""
+        """Each row's best items with their scores, best first; `k` of them, or all."""
         self._require(model, model, "recommend")
         results = []
         for row in self.call(model, rows):
@@ -117,7 +117,7 @@ class Client:
         return results
 
     def encode(self, model: str, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(n, D) embeddings: of `<model>_encoder`, or of a model whose own name ends so."""
+        """(n, D) embeddings: of `<model>_encoder`, or of a model whose own name ends in that."""
         name = model if model.endswith("_encoder") else f"{model}_encoder"
         outputs = self._require(model, name, "encode").outputs
         output = next(name for name in outputs if name.endswith(GIVES["encode"]))
@@ -128,8 +128,8 @@ class Client:
     def score(self, model: str, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
         """Each row's `candidate_ids` scored, in their order.
 
-        By the model itself where it takes candidates, else by `<model>_scorer`, which takes a
-        `user_embedding` beside them.
+        The model itself scores them if it takes candidates, else `<model>_scorer`, which also takes
+        a `user_embedding`.
         """
         takes_candidates = "candidate_ids" in self.signature(model).inputs
         name = model if takes_candidates else f"{model}_scorer"
@@ -159,7 +159,7 @@ class Client:
             datatype = signature.inputs[name].datatype
             array = _checked(f"{model}, {name!r}", datatype, given)
             if signature.max_batch_size and not array.shape[:1] > (0,):
-                # Triton 2.51 would never answer.
+                # Triton 2.51 would never answer this.
                 raise SeqrecError(f"{model}, {name!r}: no rows, found shape {list(array.shape)}")
             inputs.append(grpc.InferInput(name, list(array.shape), datatype))
             inputs[-1].set_data_from_numpy(array)
@@ -177,10 +177,10 @@ class Client:
             raise SeqrecError(f"{model} at {self.url}: malformed answer ({error})") from error
 
     def models(self) -> dict[str, str]:
-        """Each model that the server has tried to load, and why it is not ready, or "" where it is.
+        """Each model that the server has tried to load, and why it is not ready, or "" if it is.
 
-        A model with one version ready is ready, and one that was unloaded is left out. `serve`
-        answers this to nobody: it is part of loading and unloading; see `serving`.
+        A model with one version ready is ready, and one that was unloaded is left out. A server
+        that `serve` started does not answer this: it is part of loading and unloading.
         """
         with self._errors("the repository"):
             index = self._connection.get_model_repository_index(
@@ -206,7 +206,7 @@ class Client:
     def probe(self, model: str) -> None:
         """Make one real inference on each instance of a model, of one unknown value an input.
 
-        Readiness is not enough: it stays when the process behind a model has died.
+        Readiness is not enough: a model stays ready when the process behind it has died.
         """
         signature = self.signature(model)
         row = {
@@ -254,7 +254,7 @@ class Client:
         return results
 
     def _require(self, asked: str, name: str, method: str) -> Signature:
-        """The signature of a model that a method is for; else say what to write."""
+        """The signature of a model that has this method; raises SeqrecError with what to write."""
         try:
             signature = self.signature(name)
         except SeqrecError as error:
@@ -283,7 +283,7 @@ class Client:
             elif "UNAVAILABLE" in status and ("connect" in message or "resolv" in message):
                 message = (
                     "no server answers there; start one with `seqrec-export serve`"
-                    f" or name its gRPC address, with TLS where it has that ({message})"
+                    f" or name its gRPC address, with TLS if it has that ({message})"
                 )
             raise SeqrecError(f"{model} at {self.url}: {message}") from error
         except ValueError as error:  # of a connection that was closed, or a message over 2 GB
@@ -302,7 +302,7 @@ def _readable(tls: TLS) -> dict[str, str | None]:
 
 
 def _base(model: str) -> str:
-    """The model that an encoder or a scorer is of."""
+    """The model that an encoder or a scorer belongs to."""
     return model.removesuffix("_encoder").removesuffix("_scorer")
 
 
@@ -319,7 +319,7 @@ def _outputs(result: Mapping[str, object], *names: str) -> list[Any]:
 
 
 def _checked(where: str, datatype: str, array: object) -> NDArray[Any]:
-    """The array as tritonclient takes it; raises SeqrecError for one that the tensor is not."""
+    """The array as tritonclient takes it; raises SeqrecError if the tensor is of another type."""
     if not isinstance(array, np.ndarray):
         raise SeqrecError(f"{where}: takes a numpy array, found {type(array).__name__}")
     if datatype == "BYTES":

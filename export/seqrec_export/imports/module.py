@@ -38,7 +38,7 @@ Graphs = Callable[[int], Mapping[str, Graph]]  # by name, for a number of items 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedConfig:
-    """What the rest of the package knows of a module of somebody else."""
+    """What the rest of the package knows about somebody else's module."""
 
     max_length: int  # events that it looks at
 
@@ -51,7 +51,7 @@ class NextItem(nn.Module):
     It gives (B, V) scores, or (B, W, V), of which those of the last real event count.
     """
 
-    rows: Tensor  # (V,) the module's row of each item; padding's for what is no item
+    rows: Tensor  # (V,) the module's row of each item; the padding row for what is no item
     popularity: Tensor  # (V,)
 
     def __init__(
@@ -155,7 +155,7 @@ def import_module(
     newest event last, padded on the `padding` side with `padding_row`; if `lengths`, also with (B,)
     how many of each row are real. It gives (B, V) scores, or (B, window, V), of which those of the
     last real event count. `items[i]` is the id of its row `first_row + i`. `popularity`, a number
-    an item, ranks for those of whom no item is known.
+    for each item, ranks for users without a known item.
 
     With `graphs`, everything is up to the caller: from a number of items in an answer it makes the
     `Graph`s by name, one of them called `name`; their functions get `net` and item indices, 0

@@ -28,8 +28,8 @@ REPORT_FILE = "report.html"
 
 # One unit is one pixel on a phone that is 360 wide, so that text of size 12 is not tiny there.
 FRAME = {"width": 336, "height": 200, "left": 64, "right": 322, "top": 24, "bottom": 160}
-LABEL_LETTERS = 8  # of a label beside the vertical axis; a longer one is set narrower
-_ZERO = 20  # the width of the bin of differences of 0, for which a logarithmic axis has no place
+LABEL_LETTERS = 8  # of a label next to the vertical axis; a longer one is set narrower
+_ZERO = 20  # the width of the bin for differences of 0, which are not on a logarithmic axis
 _LOGS = FRAME["left"] + 38  # where the bins after it begin
 
 Json = Mapping[str, Any]
@@ -88,7 +88,7 @@ def _template() -> Template:
 
 
 def failures(graph: Json) -> list[Json]:
-    """What is wrong with a graph; not empty where its parity.json says anywhere that it failed."""
+    """What is wrong with a graph; not empty if its parity.json says anywhere that it failed."""
     if graph["failures"]:
         return list(graph["failures"])
     failed = [row for row in (*graph["checks"], *graph["results"]) if row["status"] == "FAIL"]
@@ -106,7 +106,7 @@ def failures(graph: Json) -> list[Json]:
 
 
 def status(graph: Json) -> Literal["OK", "FAIL", "SKIPPED"]:
-    """SKIPPED where nothing failed because nothing was compared."""
+    """SKIPPED if nothing failed because nothing was compared."""
     if failures(graph):
         return "FAIL"
     return "OK" if any(row["status"] == "OK" for row in graph["results"]) else "SKIPPED"
@@ -133,7 +133,7 @@ def untried(graphs: Iterable[Json]) -> dict[tuple[str, str], int]:
 
 
 def merged(entries: Iterable[Json]) -> dict[str, str]:
-    """Several {library: version} as one; where versions differ, it names each."""
+    """Several {library: version} as one; if versions differ, it names each."""
     found: dict[str, dict[str, None]] = {}
     for entry in entries:
         for name, version in entry.items():
@@ -151,7 +151,7 @@ def ahead(model: ModelReport) -> list[str]:
 
 
 def other_figures(model: ModelReport) -> list[str]:
-    """The names of the test figures that are no headline."""
+    """The names of the test figures that are not headlines."""
     tests = (model.metrics["test"], *model.metrics["baselines"].values())
     return [n for n in dict.fromkeys(n for test in tests for n in test) if n not in model.headline]
 
@@ -213,7 +213,7 @@ class Curve:
 
 
 def histogram(graph: Json) -> Histogram | None:
-    """None where no numbers were compared."""
+    """The histogram; None if no numbers were compared."""
     edges, counts = graph["differences"]["log10_edges"], graph["differences"]["counts"]
     # The bin of the differences of 0 comes first.
     series = {n: [graph["differences"]["zero"].get(n, 0), *bins] for n, bins in counts.items()}
@@ -252,7 +252,7 @@ def histogram(graph: Json) -> Histogram | None:
 
 
 def curve(model: ModelReport, name: str) -> Curve | None:
-    """The plot of one figure of the training curve; None where no epoch holds a number."""
+    """The plot of one figure of the training curve; None if no epoch holds a number."""
     entries = model.metrics["curve"]
     values = [_finite(entry.get(name)) for entry in entries]
     known = [value for value in values if value is not None]
@@ -264,8 +264,8 @@ def curve(model: ModelReport, name: str) -> Curve | None:
     x = scale(first, last, FRAME["left"], FRAME["right"])
     others = model.metrics.get("validation_baselines", {}) if name == model.monitor else {}
     found = {n: _finite(figures.get(name)) for n, figures in others.items()}
-    beside = {n: value for n, value in found.items() if value is not None}
-    shown = [*known, *beside.values()]
+    levels = {n: value for n, value in found.items() if value is not None}
+    shown = [*known, *levels.values()]
     heights = ticks(*widened(min(shown), max(shown)))
     y = scale(heights[0], heights[-1], FRAME["bottom"], FRAME["top"])
     best, chosen = None, best_epoch(model)
@@ -282,7 +282,7 @@ def curve(model: ModelReport, name: str) -> Curve | None:
         x_ticks=[Mark(x=x(epoch), label=f"{epoch:g}") for epoch in whole],
         y_ticks=[Mark(y=y(height), label=_label(height)) for height in heights],
         lines=[line for line in lines if line],
-        baselines=[Mark(y=y(v), label=f"{n}: {figure(v)}") for n, v in beside.items()],
+        baselines=[Mark(y=y(v), label=f"{n}: {figure(v)}") for n, v in levels.items()],
         best=best,
         missing=len(values) - len(known),
     )
@@ -294,7 +294,7 @@ def scale(low: float, high: float, start: float, end: float) -> Callable[[float]
 
 
 def widened(low: float, high: float) -> tuple[float, float]:
-    """The range, or one around it where it is too narrow for an axis."""
+    """The range, or one around it if it is too narrow for an axis."""
     largest = max(abs(low), abs(high))
     if high - low > max(1e-4 * largest, 1e-12):
         return low, high
@@ -329,7 +329,7 @@ def difference(value: Any, digits: int = 1) -> str:
 
 
 def figure(value: Any) -> str:
-    """A metric, with four decimals where it is no count."""
+    """A metric, with four decimals unless it is a count."""
     number = _finite(value)
     if number is None:
         return "–" if value is None else str(value)
@@ -339,7 +339,7 @@ def figure(value: Any) -> str:
 
 
 def change(value: Any, baseline: Any) -> str:
-    """By how much a figure is above or below a baseline's; empty where that has no meaning."""
+    """By how much a figure is above or below a baseline's; empty if that has no meaning."""
     own, other = _finite(value), _finite(baseline)
     return f"{100 * (own - other) / abs(other):+,.0f} %" if own is not None and other else ""
 
