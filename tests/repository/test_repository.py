@@ -185,9 +185,9 @@ def test_a_reader_never_sees_half_of_a_version(trained: list[Exported], tmp_path
 PUBLISH = """
 import sys
 from pathlib import Path
-from seqrec_export.exported import export_run
+from seqrec_export.export.exported import export_run
 from seqrec_export.repository import publish
-from seqrec_export.run import load
+from seqrec_export.training.run import load
 exported = export_run(load(Path(sys.argv[1])), int(sys.argv[3]))
 assert not exported.fresh
 print("ready", flush=True)

@@ -20,9 +20,14 @@ from torch import Tensor, nn
 from seqrec_export.contract import Graph, Tolerance
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 from seqrec_export.errors import SeqrecError
-from seqrec_export.imports.run import Row, vocabulary_of, write_import
+from seqrec_export.imports.run import (
+    IMPORT_TOLERANCE,
+    Row,
+    untrained_model,
+    vocabulary_of,
+    write_import,
+)
 from seqrec_export.models import wire
-from seqrec_export.models.model import Model
 from seqrec_export.models.settings import WINDOW, Setting
 from seqrec_export.nn import layers
 from seqrec_export.nn.ragged import Ragged, compact
@@ -31,8 +36,6 @@ from seqrec_export.training.run import Run
 Padding = Literal["left", "right"]
 _WINDOW = Setting(name="window", kind=int, range=WINDOW)
 _PADDING = Setting(name="padding", kind=Padding)
-# Nobody knows how large somebody else's scores are: near 100, float32 has steps of 8e-6.
-IMPORT_TOLERANCE = Tolerance(2e-5, 1e-6)
 Graphs = Callable[[int], Mapping[str, Graph]]  # by name, for a number of items in an answer
 
 
@@ -198,7 +201,18 @@ def import_module(
         raise SeqrecError(
             f"graphs makes {', '.join(graphs(1)) or 'nothing'}; one has to be called {name}"
         )
-    model = _model(name, graphs)
+    made = graphs
+
+    def nowhere(*_: Any) -> nn.Module:
+        raise SeqrecError(f"{name} is a module of another program, which has to import it again")
+
+    model = untrained_model(
+        name,
+        "a module that was trained elsewhere",
+        ImportedConfig,
+        nowhere,
+        lambda config, top_k: dict(made(top_k)),
+    )
     return write_import(
         path,
         model,
@@ -260,24 +274,3 @@ def _raw(net: NextItem, history: Ragged) -> Any:
     rows[:, place] = net.rows[items[:, -1]]
     lengths = (torch.ones(len(items), dtype=torch.int64),) if net.takes_lengths else ()
     return net.net(rows, *lengths)
-
-
-def _model(name: str, graphs: Graphs) -> Model:
-    def untrained(*_: Any, **__: Any) -> Any:
-        raise SeqrecError(f"{name} was trained elsewhere; it cannot be trained here")
-
-    return Model(
-        name=name,
-        summary="a module that was trained elsewhere",
-        config=ImportedConfig,
-        net=untrained,
-        graphs=lambda config, top_k: dict(graphs(top_k)),
-        needs=(),
-        split="leave_one_out",
-        batches=untrained,
-        num_batches=untrained,
-        evaluate=untrained,
-        baselines=untrained,
-        monitor="",
-        headline=(),
-    )

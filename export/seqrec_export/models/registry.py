@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 GROUP = "seqrec_export.models"
 OWN = ("gru4att", "two_tower", "mlink", "caser", "sasrec")
+# Networks that were trained elsewhere: their runs are found by these names; nobody builds them.
+IMPORTED = {
+    "rectools_sasrec": "seqrec_export.imports.rectools:MODEL",
+    "recbole_sasrec": "seqrec_export.imports.recbole_nets:SASREC",
+    "recbole_gru4rec": "seqrec_export.imports.recbole_nets:GRU4REC",
+}
 TO_ASK, TO_EMBED = "sasrec", "gru4att"  # if nobody names a model
 
 # What a module of somebody else may raise while it is imported.
@@ -68,6 +74,8 @@ def find(asked: str) -> Model:
         return _referred(asked)
     if asked in OWN:
         return MODELS[asked]
+    if asked in IMPORTED:
+        return _import(IMPORTED[asked], asked)
     points = [point for point in _offered() if point.name == asked]
     if not points:
         raise SeqrecError(

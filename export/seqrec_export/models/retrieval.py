@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from seqrec_export.contract import EMBEDDING_TOLERANCE, SCORE_TOLERANCE, Graph, Spec
+from seqrec_export.contract import EMBEDDING_TOLERANCE, SCORE_TOLERANCE, Graph, Spec, Tolerance
 from seqrec_export.models import wire
 from seqrec_export.nn import layers
 from seqrec_export.nn.item_search import Catalogue, Search, best_items, exact, int8_search
@@ -20,26 +20,36 @@ class _Retriever(Protocol):
     def score(self, user: Tensor, candidates: Ragged) -> Tensor: ...
 
 
-def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) -> dict[str, Graph]:
+def retrieval_graphs(
+    name: str,
+    inputs: tuple[Spec, ...],
+    dim: int,
+    top_k: int,
+    *,
+    keep_seen: bool = False,
+    tolerance: Tolerance = SCORE_TOLERANCE,
+) -> dict[str, Graph]:
     """`<name>`, `<name>_encoder` and `<name>_scorer`; the first input is the history.
 
-    The fused graph removes what the history holds, all of it and not only the model's window, and
-    answers with popularity where it knows none of the history.
+    Unless `keep_seen`, the fused graph removes what the history holds, all of it and not only the
+    model's window. It answers with popularity if it knows none of the history.
     """
+    left_out = "" if keep_seen else ", what it already holds left out"
 
     def catalogue(net: _Retriever, history: Ragged, *rest: Any) -> Tensor:
         scores = net.catalogue.scores(net.encode(history, *rest))
         assert net.catalogue.popularity is not None
         known = layers.known_items(history)
         scores = layers.cold_start(scores, known, net.catalogue.popularity)
-        return layers.mask_seen(scores, history)
+        return scores if keep_seen else layers.mask_seen(scores, history)
 
     def recommend(
         net: _Retriever, history: Ragged, *rest: Any, search: Search = exact
     ) -> tuple[Tensor, ...]:
         known = layers.known_items(history)
         user = net.encode(history, *rest)
-        return (*best_items(search, net.catalogue, user, top_k, history, known), known)
+        seen = None if keep_seen else history
+        return (*best_items(search, net.catalogue, user, top_k, seen, known), known)
 
     def encode(net: _Retriever, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
         return net.encode(history, *rest), layers.known_items(history)
@@ -48,11 +58,11 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
     return {
         name: Graph(
             name=name,
-            meaning="the next items for a history, what it already holds left out",
+            meaning=f"the next items for a history{left_out}",
             function=recommend,
             inputs=inputs,
             outputs=(*wire.ranked_items(top_k), wire.KNOWN_ITEMS),
-            tolerance=SCORE_TOLERANCE,
+            tolerance=tolerance,
             catalogue=catalogue,
             int8_search=lambda net: int8_search(net.catalogue, top_k),
         ),
@@ -64,11 +74,11 @@ def retrieval_graphs(name: str, inputs: tuple[Spec, ...], dim: int, top_k: int) 
             outputs=(user, wire.KNOWN_ITEMS),
             tolerance=EMBEDDING_TOLERANCE,
         ),
-        f"{name}_scorer": candidate_scorer(name, user),
+        f"{name}_scorer": candidate_scorer(name, user, tolerance),
     }
 
 
-def candidate_scorer(name: str, user: Spec) -> Graph:
+def candidate_scorer(name: str, user: Spec, tolerance: Tolerance = SCORE_TOLERANCE) -> Graph:
     """`<name>_scorer`: scores of given candidates for a vector of `<name>_encoder`."""
 
     def score(net: _Retriever, user: Tensor, candidates: Ragged) -> tuple[Tensor, ...]:
@@ -81,5 +91,5 @@ def candidate_scorer(name: str, user: Spec) -> Graph:
         function=score,
         inputs=(user, wire.CANDIDATES),
         outputs=(wire.SCORES,),
-        tolerance=SCORE_TOLERANCE,
+        tolerance=tolerance,
     )

@@ -246,7 +246,7 @@ def _model(path: Path, description: Mapping[str, Any], given: Model | None) -> t
 
 def _known(path: Path, name: str, origin: Any) -> Model:
     """The model of that name that this installation has: only its own list decides."""
-    if name in registry.names():
+    if name in registry.IMPORTED or name in registry.names():
         return registry.find(name)
     said = origin.get("model", "") if isinstance(origin, dict) else ""
     said = f" (it says: of {str(said)[:100]})" if said else ""
