@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
 from seqrec_cli import options
-from seqrec_cli.console import print_json, print_table
+from seqrec_cli.console import note
+from seqrec_cli.results import print_built, read_log
 from seqrec_export.training.reachable import require_reachable
-
-if TYPE_CHECKING:
-    from seqrec_cli.export import Outcome
-    from seqrec_export.data.interactions import Interactions
 
 
 def build(
@@ -42,7 +36,7 @@ def build(
 
     Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`
     """
-    from seqrec_cli.train import read_log
+    from seqrec_export.pipeline import build_all
     from seqrec_export.repository.published import require_place
 
     if mlflow:
@@ -62,53 +56,18 @@ def build(
         synthetic={"users": users, "items": items, "events": events},
     )
     require_place(plan.repository)
-    outcomes = build_all(
-        plan, read_log(plan), keep=keep, resume=resume, retrain=retrain, mlflow=mlflow
+    built = build_all(
+        [(plan.found[name], plan.config(name)) for name in plan.models],
+        read_log(plan),
+        plan.runs,
+        plan.repository,
+        seed=plan.seed,
+        top_k=plan.top_k,
+        item_precision=plan.item_precision,
+        keep=keep,
+        resume=resume,
+        retrain=retrain,
+        mlflow=mlflow,
+        report=note,
     )
-    report(outcomes, plan, json=json)
-
-
-def build_all(
-    plan: options.Plan,
-    interactions: Interactions,
-    *,
-    keep: int = 3,
-    resume: bool = False,
-    retrain: bool = False,
-    mlflow: str | None = None,
-) -> list[Outcome]:
-    """Every model of the plan, from its log to the repository."""
-    from seqrec_cli.export import export_one
-    from seqrec_cli.train import require_all, train_one
-    from seqrec_export.export.exported import DEFAULT_ITEM_PRECISION, DEFAULT_TOP_K
-
-    require_all(plan, interactions)
-    plan = replace(
-        plan,
-        top_k=DEFAULT_TOP_K if plan.top_k is None else plan.top_k,
-        item_precision=plan.item_precision or DEFAULT_ITEM_PRECISION,
-    )
-    outcomes = []
-    for name in plan.models:
-        run = train_one(plan, name, interactions, resume=resume, retrain=retrain, mlflow=mlflow)
-        outcomes.append(export_one(run, plan, keep=keep))
-    return outcomes
-
-
-def report(outcomes: list[Outcome], plan: options.Plan, *, json: bool) -> None:
-    """Say what was built, for people or for programs; raise SeqrecError for what was refused."""
-    from seqrec_cli.export import VERDICT_COLUMNS, stop_if_refused
-    from seqrec_cli.train import METRIC_COLUMNS, metric_row
-    from seqrec_export.verification.gate import refused
-
-    if json:
-        print_json({outcome.run.model.name: outcome.as_dict() for outcome in outcomes})
-    else:
-        rows: list[tuple[Any, ...]] = [metric_row(outcome.run) for outcome in outcomes]
-        print_table("Test metrics", METRIC_COLUMNS, rows)
-        print_table(
-            f"ONNX Runtime against PyTorch, published in {plan.repository}",
-            ("graph", "version", *VERDICT_COLUMNS, "file"),
-            [row for outcome in outcomes for row in outcome.rows()],
-        )
-    stop_if_refused(refused(outcome.exported, outcome.verdicts) for outcome in outcomes)
+    print_built(built, plan.repository, json=json)

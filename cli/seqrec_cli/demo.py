@@ -9,6 +9,7 @@ import typer
 
 from seqrec_cli import options
 from seqrec_cli.console import note, print_table
+from seqrec_cli.results import print_built, read_log
 from seqrec_export.errors import SeqrecError
 
 if TYPE_CHECKING:
@@ -28,17 +29,23 @@ def demo(
 
     Example: `seqrec-export demo`
     """
-    from seqrec_cli.build import build_all, report
-    from seqrec_cli.train import read_log
     from seqrec_export.clients.python import Client
     from seqrec_export.data.histories import prepare
+    from seqrec_export.pipeline import build_all
     from seqrec_export.serving import server
 
     started = time.perf_counter()
     plan = options.make_plan(data="synthetic", runs=runs, repository=repository)
     _spare_the_shop(plan)
     interactions = read_log(plan)
-    report(build_all(plan, interactions), plan, json=False)
+    built = build_all(
+        [(plan.found[name], plan.config(name)) for name in plan.models],
+        interactions,
+        plan.runs,
+        plan.repository,
+        report=note,
+    )
+    print_built(built, plan.repository, json=False)
     dataset = prepare(interactions, "leave_one_out")
     note("starting Triton")
     with (

@@ -8,6 +8,7 @@ import typer
 
 from seqrec_cli import options
 from seqrec_cli.console import note, print_json
+from seqrec_cli.results import read_log
 from seqrec_export.models.registry import TO_EMBED
 
 
@@ -38,10 +39,9 @@ def embed(
     """
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from seqrec_cli.train import read_log
     from seqrec_export.export.embed import embed_users, vector_files
     from seqrec_export.export.exported import find_export
-    from seqrec_export.repository.publish import not_served
+    from seqrec_export.repository.describe import not_served
     from seqrec_export.training.train import load
 
     plan = options.make_plan(

@@ -30,7 +30,7 @@ def inspect(
     Example: `seqrec-export inspect sasrec`
     """
     from seqrec_export.clients.python import Client
-    from seqrec_export.repository.publish import describe
+    from seqrec_export.repository.describe import describe
 
     tls = options.client_tls(tls_ca, tls_cert, tls_key)
     asked = None if url is None else Client(url, tls=tls)

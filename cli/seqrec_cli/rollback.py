@@ -34,8 +34,7 @@ def rollback(
     else:
         typer.echo(f"{', '.join(done.graphs)}: version {done.version}, before {done.before}")
         note(f"undo it with: seqrec-export rollback {model} --to {done.before} -r {folder}")
-    from seqrec_export.repository.publish import (
-        report_again,  # imports PyTorch: not before it is done
-    )
+    # It imports PyTorch: not before it is done.
+    from seqrec_export.repository.describe import report_again
 
     report_again(folder)

@@ -9,6 +9,7 @@ import typer
 
 from seqrec_cli import options
 from seqrec_cli.console import note, print_json, print_table
+from seqrec_cli.results import VERDICT_COLUMNS, stop_if_refused, verdict_cells
 
 if TYPE_CHECKING:
     from seqrec_export.verification.verdict import Verdict
@@ -53,14 +54,11 @@ def verify(
 
     Example: `seqrec-export verify --model sasrec --seed 7 --url 127.0.0.1:8001`
     """
-    from seqrec_cli.export import VERDICT_COLUMNS, stop_if_refused, verdict_cells
     from seqrec_export.clients.python import Client
     from seqrec_export.export.exported import find_export
-    from seqrec_export.pipeline import on_triton
-    from seqrec_export.repository.publish import not_served
-    from seqrec_export.training.train import alone, load, require_still
-    from seqrec_export.verification.gate import refused
-    from seqrec_export.verification.gate import verify as verify_run
+    from seqrec_export.pipeline import verify_run
+    from seqrec_export.repository.describe import not_served
+    from seqrec_export.training.train import load
 
     plan = options.make_plan(
         config=config, models=model, runs=runs, repository=repository, seed=seed
@@ -69,17 +67,14 @@ def verify(
     refusals = []
     tls = options.client_tls(tls_ca, tls_cert, tls_key)
     with Client(url, tls=tls) if url is not None else nullcontext() as client:
-        extra = on_triton(client) if client else None
         # All of them, before the first is verified for minutes.
         for exported in [find_export(load(plan.runs / n, m)) for n, m in plan.found.items()]:
             if other := not_served(exported, plan.repository):
                 compared = "; --url compares answers of that one with this one" if url else ""
                 note(f"note: {other}{compared}")
-            with alone(exported.run.path):
-                require_still(exported.run)
-                found = verify_run(exported, seed=plan.seed, extra=extra, report=note)
-            refusals.append(refused(exported, found))
-            verdicts |= found
+            found = verify_run(exported, seed=plan.seed, client=client, report=note)
+            refusals.append(found.refusal)
+            verdicts |= found.verdicts
     if json:
         print_json({name: verdict.as_dict() for name, verdict in verdicts.items()})
     else:

@@ -1,16 +1,218 @@
-"""What stands between the rooms: one step's result as the next one's input."""
+"""Train, export, verify, publish: each step for those who call it, and all of them in a row.
+
+What one step returns is what the next one takes: a `Run`, an `Exported`, a `Verified`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from seqrec_export.clients.python import Client
-from seqrec_export.contract import Graph
-from seqrec_export.verification.gate import Extra, Provider
+from seqrec_export.contract import Graph, ItemPrecision
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.errors import SeqrecError
+from seqrec_export.export.exported import (
+    DEFAULT_ITEM_PRECISION,
+    DEFAULT_TOP_K,
+    Exported,
+    Report,
+    export_run,
+)
+from seqrec_export.models.model import Model
+from seqrec_export.report.page import REPORT_FILE, ModelReport, write_report
+from seqrec_export.repository.publish import Published
+from seqrec_export.repository.publish import publish as publish_export
+from seqrec_export.training import train as training
+from seqrec_export.training.train import Run, alone, require_still
+from seqrec_export.verification import gate
+from seqrec_export.verification.gate import Extra, Provider, refused
+from seqrec_export.verification.verdict import Verdict
+
+
+def quiet(text: str) -> None:
+    """A report of progress that nobody wants."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """An export, and what was found about each of its graphs."""
+
+    exported: Exported
+    verdicts: Mapping[str, Verdict]  # by graph
+
+    @property
+    def ok(self) -> bool:
+        """Whether it may be published."""
+        return not self.refusal
+
+    @property
+    def refusal(self) -> str:
+        """What is wrong with the graphs that may not be published; empty if all may."""
+        return refused(self.exported, self.verdicts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What became of one run."""
+
+    verified: Verified
+    published: list[Published]  # nothing if a verdict is against it
+
+    @property
+    def run(self) -> Run:
+        """The run that was exported."""
+        return self.verified.exported.run
+
+
+def require_all(models: Iterable[Model], log: Interactions) -> None:
+    """Raise SeqrecError for what a model lacks, before the first of them trains for an hour."""
+    models = list(models)
+    for model in models:
+        try:
+            training.require(model, log)
+        except SeqrecError as error:
+            if len(models) == 1:
+                raise
+            raise SeqrecError(
+                f"{error}; nothing was trained: choose models with --model"
+            ) from error
+
+
+def train_once(
+    model: Model,
+    log: Interactions,
+    config: Any,
+    path: Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    retrain: bool = False,
+    progress: bool = True,
+    mlflow: str | None = None,
+    report: Report = quiet,
+) -> Run:
+    """Train into `path`, or take the finished run of the same data, settings and seed there.
+
+    With the page that shows the training. Raises what `training.train.train` raises.
+    """
+    key = training.run_key(model, config, seed, log.fingerprint)
+    if not retrain and (found := training.finished(path, key, report, model)):
+        report(f"{model.name}: {path} already is this run, not trained again")
+        return found
+    report(f"{model.name}: training")
+    run = training.train(
+        model,
+        log,
+        config,
+        path,
+        seed=seed,
+        resume=resume,
+        retrain=retrain,
+        progress=progress,
+        mlflow=mlflow,
+    )
+    for text in run.metrics["notes"]:
+        if text not in log.notes:  # those were said when the log was read
+            report(f"note: {text}")
+    shown = ModelReport.of(model, run.metrics, [])
+    write_report(path / REPORT_FILE, f"{model.name}: training", [shown])
+    return run
+
+
+def verify_run(
+    exported: Exported,
+    *,
+    seed: int = 0,
+    client: Client | None = None,
+    report: Report = quiet,
+) -> Verified:
+    """Compare every graph of an export with PyTorch; with `client`, also what its server answers.
+
+    Raises SeqrecError if another run lies there by now, or no server answers.
+    """
+    extra = None if client is None else on_triton(client)
+    with alone(exported.run.path):
+        require_still(exported.run)
+        verdicts = gate.verify(exported, seed=seed, extra=extra, report=report)
+    return Verified(exported=exported, verdicts=verdicts)
+
+
+def release(
+    run: Run,
+    repository: Path,
+    *,
+    top_k: int | None = None,
+    item_precision: ItemPrecision | None = None,
+    keep: int = 3,
+    seed: int = 0,
+    report: Report = quiet,
+) -> Built:
+    """Export, verify and publish one run; what fails the verification is not published.
+
+    Without `top_k` or `item_precision`, they are those of the last export of the run.
+    """
+    with alone(run.path):  # nobody trains it anew before it is published
+        require_still(run)
+        exported = export_run(run, top_k, item_precision, report=report)
+        if not exported.fresh:
+            report(f"{run.model.name}: {exported.folder} is up to date, not exported again")
+        verified = verify_run(exported, seed=seed, report=report)
+        published = publish_export(exported, repository, keep=keep) if verified.ok else []
+    return Built(verified=verified, published=published)
+
+
+def build_all(
+    plan: Iterable[tuple[Model, Any]],
+    log: Interactions,
+    runs: Path,
+    repository: Path,
+    *,
+    seed: int = 0,
+    top_k: int | None = None,
+    item_precision: ItemPrecision | None = None,
+    keep: int = 3,
+    resume: bool = False,
+    retrain: bool = False,
+    progress: bool = True,
+    mlflow: str | None = None,
+    report: Report = quiet,
+) -> list[Built]:
+    """Models with their configs, one after the other, from a log to the repository."""
+    plan = list(plan)
+    require_all((model for model, _ in plan), log)
+    built = []
+    for model, config in plan:
+        run = train_once(
+            model,
+            log,
+            config,
+            runs / model.name,
+            seed=seed,
+            resume=resume,
+            retrain=retrain,
+            progress=progress,
+            mlflow=mlflow,
+            report=report,
+        )
+        done = release(
+            run,
+            repository,
+            top_k=DEFAULT_TOP_K if top_k is None else top_k,
+            item_precision=item_precision or DEFAULT_ITEM_PRECISION,
+            keep=keep,
+            seed=seed,
+            report=report,
+        )
+        built.append(done)
+    return built
 
 
 def on_triton(client: Client) -> Extra:
-    """For `verify`: the graphs as a Triton serves them. Raises SeqrecError if none answers."""
+    """For the gate: the graphs as a Triton serves them. Raises SeqrecError if none answers."""
 
     def provider(graph: Graph) -> Provider:
         client.probe(graph.name)

@@ -9,7 +9,8 @@ import pytest
 from seqrec_cli.main import main
 from seqrec_export.errors import SeqrecError
 from seqrec_export.export.exported import Exported
-from seqrec_export.repository.publish import describe, publish
+from seqrec_export.repository.describe import describe
+from seqrec_export.repository.publish import publish
 
 SYNTHETIC = "synthetic:users=50,items=50,events=900"
 LONG = "x" * 300
@@ -90,7 +91,7 @@ def test_an_error_without_a_path_is_one_line_too(
     def refuse(*_: object) -> None:
         raise OSError("first\nsecond")
 
-    monkeypatch.setattr("seqrec_export.repository.publish.models", refuse)
+    monkeypatch.setattr("seqrec_export.repository.describe.models", refuse)
     assert run("inspect -r models") == "error: first second"
 
 

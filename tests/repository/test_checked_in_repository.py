@@ -7,9 +7,15 @@ import pytest
 
 from seqrec_export.contract import Graph
 from seqrec_export.export.exported import DEFAULT_TOP_K
-from seqrec_export.export.triton_config import config_text, contract, model_config, parse_config
+from seqrec_export.export.triton_config import (
+    CONFIG_FILE,
+    CONTRACT_FILE,
+    config_text,
+    contract,
+    model_config,
+    parse_config,
+)
 from seqrec_export.models.registry import MODELS
-from seqrec_export.repository.publish import CONFIG_FILE, CONTRACT_FILE
 
 CHECKED_IN = Path(__file__).parents[2] / "model_repository"
 GRAPHS = {

@@ -11,7 +11,8 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.export.exported import Exported, find_export
 from seqrec_export.folders import inside, read_json, write_json
 from seqrec_export.repository import publish as repository
-from seqrec_export.repository.publish import describe, publish
+from seqrec_export.repository.describe import describe
+from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import problems, read_manifest
 from seqrec_export.repository.rollback import roll_back
 from seqrec_export.training.train import load

@@ -16,7 +16,8 @@ from seqrec_export.export.exported import Exported, export_run
 from seqrec_export.export.triton_config import parse_config
 from seqrec_export.folders import read_json
 from seqrec_export.models.registry import MODELS
-from seqrec_export.repository.publish import describe, publish
+from seqrec_export.repository.describe import describe
+from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import models, versions
 from seqrec_export.training.tracking import TENSORBOARD_FOLDER
 from seqrec_export.training.train import load

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from seqrec_cli.main import app
 from seqrec_export.errors import SeqrecError
 from seqrec_export.export.exported import Exported
-from seqrec_export.repository.publish import describe, publish
+from seqrec_export.repository.describe import describe
+from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import published_versions, rolled_back, versions
 from seqrec_export.repository.rollback import roll_back
 from support.contents import content

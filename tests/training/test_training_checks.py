@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from seqrec_cli.main import app
-from seqrec_cli.train import metric_row
+from seqrec_cli.results import metric_row
 from seqrec_export.data.histories import Dataset, prepare
 from seqrec_export.data.interactions import Interactions, Sessions
 from seqrec_export.data.readers.synthetic import generate

@@ -34,6 +34,7 @@ MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.pbtxt"
 CONTRACT_FILE = "contract.json"
 VERDICT_FILE = "parity.json"
+METRICS_FILE = "metrics.json"
 VERSION_FILES = ("model.onnx", "model.onnx.data")  # what a verdict vouches for in a version
 Manifest = dict[str, dict[int, dict[str, Any]]]  # model -> version -> "files" and more
 

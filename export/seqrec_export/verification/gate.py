@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -112,7 +112,7 @@ def verify(
     return verdicts
 
 
-def refused(exported: Exported, verdicts: dict[str, Verdict]) -> str:
+def refused(exported: Exported, verdicts: Mapping[str, Verdict]) -> str:
     """What is wrong with the graphs that may not be published; empty where all may."""
     run, said = exported.run, []
     for verdict in verdicts.values():
