@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from seqrec_export.clients.python import Client
     from seqrec_export.data.histories import Dataset
     from seqrec_export.data.interactions import Interactions
+    from seqrec_export.models.model import Model
 
 _SHOWN = 5
+_PAST = 20  # events of a history
+HISTORY, CANDIDATES = "history_item_ids", "candidate_ids"
 
 
 def demo(
@@ -52,8 +55,8 @@ def demo(
         server.start(plan.repository, grpc_port=grpc_port, metrics_port=0) as running,
         Client(running.grpc_url) as client,
     ):
-        for name in plan.models:
-            _ask(client, name, interactions, dataset)
+        for model in plan.found.values():
+            _ask(client, model, interactions, dataset)
     typer.echo(
         f"done in {time.perf_counter() - started:.0f} s; serve it with: seqrec-export serve "
         f"--repository {plan.repository}"
@@ -82,33 +85,34 @@ def _spare_the_shop(plan: options.Plan) -> None:
             )
 
 
-def _ask(client: Client, name: str, interactions: Interactions, dataset: Dataset) -> None:
-    """One readable question and answer: a user with a history, asked about the held-out event."""
-    histories = dataset.histories
-    target = int(dataset.test[len(dataset.test) // 2])
-    user = int(histories.users[target])
-    past = slice(max(int(histories.offsets[user]), target - 20), target)
-    ids = [str(i) for i in dataset.items.decode(histories.items[past]) if i]
+def _ask(client: Client, model: Model, interactions: Interactions, dataset: Dataset) -> None:
+    """One readable question and answer: a user, asked about just before the held-out event."""
+    from seqrec_export.data.raw_requests import RawLog
+
+    target = dataset.test[len(dataset.test) // 2 :][:1]
+    log = RawLog(interactions)
+    inputs = model.graphs(model.config(), 1)[model.name].inputs
+    tensors = log.requests(inputs, log.users[target], target, log.times[target], _PAST)
+    request: dict[str, Any] = {name: values[0].tolist() for name, values in tensors.items()}
+    for spec in inputs:  # a client lays out what is parallel to the history
+        if spec.aligned_with:
+            request[spec.name] = request[spec.name][-len(request[spec.aligned_with]) :]
+    if any(spec.name == CANDIDATES for spec in inputs):
+        request[CANDIDATES] = list(dataset.items.ids[:_SHOWN])
     group = dict(zip(interactions.item_ids, _groups(interactions), strict=True))
-    request: dict[str, Any] = {"history_item_ids": ids}
-    if name in {"caser", "two_tower"}:
-        request["user_id"] = str(interactions.user_ids[user])
-    if name == "two_tower":
-        del request["history_item_ids"]
-        request |= {"age": 34.0, "month": 11}
-    if name == "mlink" and histories.ratings is not None:
-        request["history_ratings"] = [float(r) for r in histories.ratings[past]][: len(ids)]
-        request["candidate_ids"] = list(dataset.items.ids[:_SHOWN])
     began = time.perf_counter()
-    (answer,) = client.call(name, [request])
+    (answer,) = client.call(model.name, [request])
     milliseconds = (time.perf_counter() - began) * 1000
-    question = ", ".join(f"{i} ({group[i]})" for i in ids[-3:])
-    if name == "two_tower":
-        question = ", ".join(f"{key} {value}" for key, value in request.items())
-    items: Any = answer.get("item_ids", request.get("candidate_ids"))
+    ids = request.get(HISTORY)
+    question = (
+        ", ".join(f"{name} {values[0]}" for name, values in request.items())
+        if ids is None
+        else ", ".join(f"{i} ({group[i]})" for i in ids[-3:])
+    )
+    items: Any = answer.get("item_ids", request.get(CANDIDATES))
     scores: Any = answer["scores"]
     print_table(
-        f"{name}, {milliseconds:.1f} ms over gRPC. Asked with: {question}",
+        f"{model.name}, {milliseconds:.1f} ms over gRPC. Asked with: {question}",
         ("item", "score", "garment group"),
         [
             (item, f"{float(score):.3f}", group.get(item))

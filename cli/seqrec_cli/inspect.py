@@ -66,10 +66,11 @@ def _row(entry: dict[str, Any]) -> tuple[Any, ...]:
         row.append(", ".join(map(str, entry["serving"])) or "nothing")
     if "metrics" in entry:
         test = entry["metrics"]["test"]
-        names = ("hr@10", "ndcg@10", "rmse", "recall@12", "map@12")
+        said = entry["metrics"].get("figures", {}).get("headline", ())
+        names = [*(said or (name for name in test if "@" in name)), *test]
         row += [
             f"{entry['bytes'] / 1e6:.2f} MB",
-            figures(test, [name for name in names if name in test][:2]),
+            figures(test, [name for name in dict.fromkeys(names) if name in test][:2]),
             f"{entry['parity']['max_abs_diff']:.1e}",
             entry["metrics"]["data"]["source"],
         ]

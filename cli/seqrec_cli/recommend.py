@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.models.registry import TO_ASK
 
 if TYPE_CHECKING:
+    from seqrec_export.clients.packing import Tensor
     from seqrec_export.clients.python import Signature
 
 _SHOWN = 10  # items, if nobody asks for more
@@ -28,18 +29,30 @@ def recommend(
             "'\"a,b\",c', or as a JSON list; may be repeated."
         ),
     ] = None,
-    user: Annotated[str | None, typer.Option(help="User id (caser, two_tower).")] = None,
-    age: Annotated[float | None, typer.Option(help="Age in years (two_tower).")] = None,
-    month: Annotated[int | None, typer.Option(help="Month, 1 to 12 (two_tower).")] = None,
+    user: Annotated[str | None, typer.Option(help="User id: user_id of the request.")] = None,
+    age: Annotated[float | None, typer.Option(help="Age in years: age.")] = None,
+    month: Annotated[int | None, typer.Option(help="Month, 1 to 12: month.")] = None,
     event_types: Annotated[
-        list[str] | None, typer.Option(help="Parallel to --history (gru4att).")
+        list[str] | None,
+        typer.Option(help="What was done, parallel to --history: history_event_types."),
     ] = None,
     gap_days: Annotated[
-        list[str] | None, typer.Option(help="Days ago, parallel to --history (gru4att).")
+        list[str] | None,
+        typer.Option(help="Days ago, parallel to --history: history_gap_days."),
     ] = None,
     ratings: Annotated[
         list[str] | None,
-        typer.Option(help="Stars, parallel to --history, as 5,,3 if one is unknown (mlink)."),
+        typer.Option(
+            help="Stars, parallel to --history, as 5,,3 if one is unknown: history_ratings."
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="Any input of the model by its name, as device=phone; a list as for --history. "
+            "Repeat for several; `inspect MODEL` names them.",
+        ),
     ] = None,
     candidates: Annotated[
         list[str] | None, typer.Option(help="Item ids to score instead of the catalogue.")
@@ -73,6 +86,7 @@ def recommend(
         "candidate_ids": ("--candidates", lists.texts("--candidates", candidates)),
     }
     request = {name: value for name, (_, value) in given.items() if value is not None}
+    texts = _inputs(inputs or [], {name: given[name][0] for name in request})
     places = len(request.get("history_item_ids", []))
     for name, value in request.items():
         if name.startswith("history_") and len(value) > places:
@@ -81,7 +95,14 @@ def recommend(
                 " one for each, or none for the last ones"
             )
     with Client(url, tls=options.client_tls(tls_ca, tls_cert, tls_key)) as client:
-        _require_answerable(model, client.signature(model), request, given)
+        signature = client.signature(model)
+        request |= {
+            name: _value(f"--input {name}", signature.inputs[name], parts)
+            for name, parts in texts.items()
+            if name in signature.inputs
+        }
+        said = {name: option for name, (option, _) in given.items()}
+        _require_answerable(model, signature, request, said, texts)
         (result,) = client.call(model, [request])
     ids: Any = result.get("item_ids", request.get("candidate_ids"))
     ranked = sorted(zip(ids, _floats(result["scores"]), strict=True), key=lambda pair: -pair[1])
@@ -111,25 +132,62 @@ def recommend(
         note("nothing of the request was known to the model: this is its cold start")
 
 
+def _inputs(given: Sequence[str], taken: Mapping[str, str]) -> dict[str, list[str]]:
+    """The texts that --input gives to each input. `taken` are those with an option of their own."""
+    texts: dict[str, list[str]] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        name = name.strip()
+        if not separator or not name:
+            raise SeqrecError(f"--input {text}: write an input and its value, as device=phone")
+        if name in taken:
+            raise SeqrecError(f"--input {name} and {taken[name]} are the same; give one of them")
+        texts.setdefault(name, []).append(value)
+    return texts
+
+
+def _value(option: str, tensor: Tensor, given: Sequence[str]) -> Any:
+    """What --input says for one input, as its type has it."""
+    single = tensor.dims == (1,) and not tensor.aligned_with
+    if single and len(given) > 1:
+        raise SeqrecError(f"{option} is given {len(given)} times, and takes one value; give one")
+    if tensor.datatype == "BYTES":
+        return given[0] if single else lists.texts(option, given)
+    numbers: list[Any] = lists.numbers(option, given) or []
+    if not tensor.datatype.startswith("FP"):
+        if any(number != number or number % 1 for number in numbers):
+            raise SeqrecError(f"{option} takes whole numbers; found {','.join(given)}")
+        numbers = [int(number) for number in numbers]
+    if single and len(numbers) != 1:
+        raise SeqrecError(f"{option} takes one number; found {','.join(given) or 'nothing'}")
+    return numbers[0] if single else numbers
+
+
 def _require_answerable(
     model: str,
     signature: Signature,
     request: Mapping[str, Any],
-    given: Mapping[str, tuple[str, Any]],
+    options_of: Mapping[str, str],
+    others: Iterable[str],
 ) -> None:
     """Raise SeqrecError for a model that does not rank items, or is asked with what it lacks."""
     outputs, inputs = signature.outputs, signature.inputs
     if "scores" not in outputs:
         raise SeqrecError(f"{model} gives {', '.join(outputs)}: it does not rank items")
-    if others := [name for name in inputs if name not in given]:
-        raise SeqrecError(
-            f"{model} takes {', '.join(others)}, which has no option here; ask it from a program,"
-            f" or ask {model.removesuffix('_scorer')}"
-        )
-    taken = ", ".join(option for name, (option, _) in given.items() if name in inputs)
-    for name in request:
+    options_of = {name: f"--input {name}" for name in (*inputs, *others)} | dict(options_of)
+    taken = ", ".join(options_of[name] for name in inputs)
+    for name in (*request, *others):
         if name not in inputs:
-            raise SeqrecError(f"{model} takes no {given[name][0]}; it takes {taken}")
+            raise SeqrecError(f"{model} takes no {options_of[name]}; it takes {taken}")
+    # A vector has no unknown value: what is left out of a request otherwise is.
+    vectors = [
+        n for n, of in inputs.items() if of.dims not in ((-1,), (1,)) and not of.aligned_with
+    ]
+    if lacking := [name for name in vectors if name not in request]:
+        raise SeqrecError(
+            f"{model} takes {', '.join(lacking)}; give it with --input {lacking[0]}=0.1,0.2,..., "
+            f"or ask {model.removesuffix('_scorer')}"
+        )
     if "candidate_ids" in inputs and not request.get("candidate_ids"):
         raise SeqrecError(f"{model} scores items that it is given: name them with --candidates")
 

@@ -57,6 +57,11 @@ class Model:
     ranks_new_items: bool = False  # items that training never saw, by their features
     cpu_bfloat16: bool = False  # whether a CPU that has bfloat16 trains wide ones faster with it
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What metrics.json says of its figures, for whoever shows them without the model."""
+        return {"headline": [*self.headline], "monitor": self.monitor, "mode": self.mode}
+
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z][a-z0-9_]*", self.name):
             raise SeqrecError(

@@ -58,6 +58,19 @@ class ModelReport:
             graphs=graphs,
         )
 
+    @classmethod
+    def read(cls, name: str, metrics: Json, graphs: Sequence[Json]) -> Self:
+        """The same of a model that is not at hand, by what its metrics.json says."""
+        figures = metrics.get("figures", {})
+        return cls(
+            name=name,
+            metrics=metrics,
+            headline=tuple(figures.get("headline", ())),
+            monitor=figures.get("monitor", ""),
+            mode=figures.get("mode", "max"),
+            graphs=graphs,
+        )
+
 
 def write_report(path: Path, title: str, models: Sequence[ModelReport]) -> None:
     """Write the page, self-contained HTML, to `path`."""

@@ -104,7 +104,7 @@ def report_again(repository: Path) -> None:
 
 
 def report_newest(repository: Path) -> None:
-    """report.html over the newest listed version of every model that this version knows.
+    """report.html over the newest listed version of every model, also of other packages.
 
     A damaged one is left out: `inspect` says what is wrong with it.
     """
@@ -117,10 +117,12 @@ def report_newest(repository: Path) -> None:
             if len(read) == 2 and not difference(folder, read):
                 described = describe_version(repository, name, max(listed))
                 entries.setdefault(described["parity"].get("model", ""), []).append(described)
-    reports = [
-        ModelReport.of(MODELS[name], parts[0]["metrics"], [part["parity"] for part in parts])
-        for name, parts in entries.items()
-        if name in MODELS
-    ]
+    reports = []
+    for name, parts in entries.items():
+        metrics, graphs = parts[0]["metrics"], [part["parity"] for part in parts]
+        if name in MODELS:  # what metrics.json of an earlier version does not say, the model does
+            reports.append(ModelReport.of(MODELS[name], metrics, graphs))
+        elif name:
+            reports.append(ModelReport.read(name, metrics, graphs))
     title = f"{repository.resolve().name}: what is served"
     write_report(repository / REPORT_FILE, title, reports)

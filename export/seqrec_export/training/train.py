@@ -197,6 +197,7 @@ def train(
             "notes": [*dataset.notes, *_without_figures(model, test)],
             "data": {"source": interactions.source, "fingerprint": interactions.fingerprint},
             "versions": library_versions(),
+            "figures": model.figures,
             **history,
         }
         tracking.log_results(loggers, metrics)
