@@ -1,7 +1,7 @@
-"""Writing so that a crash, or a loss of power, leaves the old or the new, never a half.
+"""Writes so that a crash, or a loss of power, leaves the old or the new, never a half.
 
-A rename tells everybody that what is renamed is whole, so it is on the disk before that: files and
-folders are synced first, and the folder that was renamed in after.
+A rename tells everybody that what is renamed is whole, so it has to be on the disk by then: files
+and folders are synced first, and the folder of the new name after.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from seqrec_export.errors import SeqrecError
 
 
 class DamagedError(SeqrecError, ValueError):
-    """A file of ours does not hold what was written there."""
+    """A file of this package does not hold what was written there."""
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write beside `path`, then rename."""
+    """Write next to `path`, then rename."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside `path`, then rename."""
+    """Write next to `path`, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with naming(beside):
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with naming(part):
         try:
-            with beside.open("w", encoding="utf-8") as file:
+            with part.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(path)
+            part.replace(path)
         except OSError:
-            beside.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
     sync(path.parent)
 
@@ -114,9 +114,9 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Put the folder `new` at `path`; what was there goes away only after.
+    """Put the folder `new` at `path`; what was there is removed only after that.
 
-    Only for who holds the lock of `path`, if others may write there as well.
+    The caller holds the lock of `path`, if others may write there as well.
     """
     recover(path)
     sync_tree(new)
@@ -133,7 +133,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def replace_content(new: Path, path: Path) -> None:
-    """Put what the folder `new`, in `path`, holds in place of all else that `path` holds.
+    """Put the content of the folder `new`, in `path`, in place of all else that `path` holds.
 
     For a folder that has to stay itself: a mount point, or somebody's current folder. A crash may
     leave some of the old and some of the new.
@@ -152,7 +152,7 @@ def replace_content(new: Path, path: Path) -> None:
 def recover(path: Path) -> None:
     """Bring back what a `replace_folder` that was killed between its two renames set aside.
 
-    Only for who holds the lock of `path`: for a writer that is alive, it undoes the first rename.
+    The caller holds the lock of `path`: if the writer was alive, this would undo its first rename.
     """
     if not path.exists() and _set_aside(path).exists():
         _set_aside(path).rename(path)

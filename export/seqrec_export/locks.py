@@ -1,7 +1,7 @@
 """Files that one process holds at a time, and that say which one: nobody undoes another's work.
 
-A lock is the kernel's (flock), so it ends with its process, however that ends. The file stays; what
-stands in it is who holds it.
+A lock is the kernel's (flock), so it ends with its process, however that ends. The file stays, and
+its text says who holds it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def exclusive(
 ) -> Iterator[None]:
     """Hold `file` alone; a thread that holds it already goes on.
 
-    `what` is what the lock guards, for people, as in "runs/sasrec is being trained". If another
-    process has it: waits, and says so after a second, or with `wait=False` raises HeldError,
+    `what` tells people what the lock guards, as in "runs/sasrec is being trained". If another
+    process has it, this waits, and says so after a second, or with `wait=False` raises HeldError,
     which names the process. Without `keep` the file is deleted in the end.
     """
     file = _absolute(file)
@@ -76,10 +76,10 @@ def exclusive(
 
 @contextmanager
 def reading(file: Path, what: str, *, report: Callable[[str], None] = _say) -> Iterator[bool]:
-    """Hold `file` to read what it guards; whether this process may also write there.
+    """Hold `file` to read what it guards; gives whether this process may also write there.
 
-    Who may not write (a folder that is mounted read-only, another's) shares it with other readers,
-    or reads without it if nobody ever locked there.
+    A process that may not write (as the folder is read-only, or another user's) shares the lock
+    with other readers, or reads without it if nobody ever locked there.
     """
     with ExitStack() as held:
         may_write = False
@@ -100,10 +100,10 @@ def reading(file: Path, what: str, *, report: Callable[[str], None] = _say) -> I
 def shared(
     file: Path, what: str, *, wait: bool = True, report: Callable[[str], None] = _say
 ) -> Iterator[bool]:
-    """Hold `file` together with other readers; without `wait`, whether nobody holds it alone.
+    """Hold `file` together with other readers; without `wait`, gives whether nobody holds it alone.
 
-    Writes nothing, so it works in a folder that is read-only. A thread that holds it alone itself
-    need not wait.
+    Writes nothing, so it works in a read-only folder. A thread that itself holds it alone need not
+    wait.
     """
     if holds(file):
         yield wait
@@ -158,7 +158,7 @@ def _acquire(
             raise
         if _is_there(file, descriptor):
             return descriptor
-        os.close(descriptor)  # it was deleted meanwhile: another may hold the one that is there
+        os.close(descriptor)  # it was deleted meanwhile, and another may hold the new file
 
 
 def _is_there(file: Path, descriptor: int) -> bool:

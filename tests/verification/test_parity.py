@@ -17,7 +17,7 @@ from seqrec_export.verification.cases import (
     CLASSES,
     Case,
     alone,
-    beside,
+    among,
     cases,
     classes_of,
     draw,
@@ -255,7 +255,7 @@ def test_a_row_alone_and_beside_strangers_is_the_same_row(
     name = "mixed ids" if why_not("mixed lengths", served.graph) else "mixed lengths"
     case = Case(name=name, batch=5, length=served.window + 2, candidates=6)
     request, strangers = (draw(served.graph, served.vocabularies, rng, case) for _ in range(2))
-    single, joined = alone(served.graph, request, row), beside(request, strangers, row)
+    single, joined = alone(served.graph, request, row), among(request, strangers, row)
     for key, values in request.items():
         assert len(single[key]) == 1
         width = single[key].shape[1]

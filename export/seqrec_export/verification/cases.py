@@ -20,8 +20,8 @@ from seqrec_export.data.vocabulary import Vocabulary
 BATCHES = (1, 2, 7, 64)
 CANDIDATES = (0, 1, 1000)
 _RANDOM_CASES = 24
-_SCORES_AT_ONCE = 16_000  # of a random case: to rate a candidate takes a network of its own
-_SWEPT = 313  # candidates a row where every id is looked up
+_SCORES_AT_ONCE = 16_000  # of a random case: rating a candidate may take a network of its own
+_SWEPT = 313  # candidates a row when every id is looked up
 _MISSING: Mapping[str, Any] = {"string": "", "float32": np.nan, "int32": 0}  # by dtype
 _UNKNOWN_ID = "\N{SNOWMAN} no such id"
 _LONG = 1000  # bytes of the longest ids that are tried
@@ -29,7 +29,7 @@ _ODD = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 3e38, -3e38, 1e-40], np.flo
 _ODD_INTEGERS = np.array([-(2**31), 2**31 - 1, -1, 0], np.int32)
 
 CLASSES: Mapping[str, str] = {
-    "known ids": "every id is one that the model knows",
+    "known ids": "the model knows every id",
     "mixed ids": "known ids, unknown ones and padding, anywhere",
     "padding in the middle": "empty strings between the ids",
     "padding only": "nothing but empty strings",
@@ -38,14 +38,14 @@ CLASSES: Mapping[str, str] = {
     "repeated ids": "one or two ids, again and again",
     "strange ids": "known ids in other case, with spaces, decomposed, not in ASCII, of 1,000 bytes",
     "extreme numbers": "NaN, infinities and numbers at the end of their range",
-    "mixed lengths": "rows of every length, padded behind as a client's batch is",
+    "mixed lengths": "rows of every length, padded at the end as in a client's batch",
     "unequal lists": "lists that should be parallel, of unequal length",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One request to come: what it holds, and its sizes; None where the graph has no such list."""
+    """One request to come: what it holds, and its sizes; None if the graph has no such list."""
 
     name: str  # one of CLASSES
     batch: int
@@ -61,7 +61,7 @@ class Case:
 def cases(graph: Graph, window: int, rng: np.random.Generator) -> Iterator[Case]:
     """Each pair of class, batch, length and number of candidates; then random ones.
 
-    What the graph has no input for is left out.
+    Cases for which the graph has no input are left out.
     """
     lengths = sizes(graph, "length", (0, 1, max(window - 1, 1), window, window + 1, 3 * window))
     counts = sizes(graph, "candidates", CANDIDATES)
@@ -87,7 +87,7 @@ def cases(graph: Graph, window: int, rng: np.random.Generator) -> Iterator[Case]
 
 
 def sizes(graph: Graph, axis: str, of: tuple[int, ...]) -> tuple[int | None, ...]:
-    """The sizes to try an axis with; None alone where the graph does not have it."""
+    """The sizes to try an axis with; None alone if the graph does not have it."""
     return of if any(axis in spec.shape for spec in graph.inputs) else (None,)
 
 
@@ -101,7 +101,7 @@ def classes_of(graph: Graph) -> list[str]:
 
 
 def why_not(name: str, graph: Graph) -> str:
-    """Why a graph has no case of a class; empty where it has."""
+    """Why a graph has no case of a class; empty if it has one."""
     lists = _lists(graph)
     if name == "extreme numbers" and all(spec.dtype == "string" for spec in graph.inputs):
         return "the graph takes no numbers"
@@ -229,7 +229,7 @@ def _numbers(
 
 
 def _shorten(request: Request, graph: Graph, rng: np.random.Generator) -> None:
-    """Cut each row to a random length, and pad it behind, its parallel lists alike."""
+    """Cut each row to a random length, and pad it at the end; parallel lists alike."""
     real: dict[bool, NDArray[np.int64]] = {}
     for spec in _lists(graph):
         values = request[spec.name]
@@ -247,9 +247,10 @@ def every_id(
     window: int,
     most: int,
 ) -> Iterator[tuple[Request, int]]:
-    """Requests in which each known id stands once, and how many of them are new in each.
+    """Requests that hold each known id once, and how many of the ids are new in each.
 
-    `most` requests for each input of ids; of a longer vocabulary, ids drawn at random.
+    There are at most `most` requests for each input of ids; if a vocabulary is longer, its ids are
+    drawn at random.
     """
     for spec in graph.inputs:
         if spec.dtype != "string" or spec.vocabulary is None:
@@ -269,9 +270,9 @@ def every_id(
 
 
 def stack(graph: Graph, rows: list[dict[str, Any]]) -> Request:
-    """Rows of raw values by input (None: unknown) -> one request, shorter lists padded behind.
+    """Rows of raw values by input (None: unknown) -> one request, shorter lists padded at the end.
 
-    Numbers that are aligned with a list stand in a row with the last event's last.
+    Numbers that are aligned with a list are right-aligned: the last event's number comes last.
     """
     request: Request = {}
     for spec in graph.inputs:
@@ -296,7 +297,7 @@ def rows_of(tensors: Mapping[str, NDArray[Any]], chosen: slice) -> Request:
 
 
 def alone(graph: Graph, request: Request, row: int) -> Request:
-    """One row as its own request, its lists without the padding behind."""
+    """One row as its own request, its lists without the padding at the end."""
     single = rows_of(request, slice(row, row + 1))
     lists = {spec.name: single[spec.name] for spec in _parallel(_lists(graph))}
     real = [
@@ -306,8 +307,8 @@ def alone(graph: Graph, request: Request, row: int) -> Request:
     return single | {name: values[:, :length] for name, values in lists.items()}
 
 
-def beside(request: Request, strangers: Request, row: int) -> Request:
-    """One row as the last one behind all of the strangers'."""
+def among(request: Request, strangers: Request, row: int) -> Request:
+    """One row as the last one, after all rows of the strangers."""
     return {
         name: np.concatenate([strangers[name], values[row : row + 1]])
         for name, values in request.items()

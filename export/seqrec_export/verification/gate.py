@@ -1,9 +1,9 @@
 """The gate: decides whether an exported model may be published, and writes down why.
 
-For every graph: its files are looked at, and raw requests of every kind are answered by PyTorch in
-float64, by ONNX Runtime on the CPU, on CUDA where it is, and by a live Triton where one is named.
-Left behind: parity.json and golden.json beside the ONNX file, report.html in the run's folder, and
-after a failure repro/ there.
+For every graph it looks at the files, and raw requests of every kind are answered by PyTorch in
+float64, by ONNX Runtime on the CPU, on CUDA if there is a device, and by a live Triton if one is
+named. It writes parity.json and golden.json next to the ONNX file, report.html into the run's
+folder, and after a failure repro/ there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from seqrec_export.verification.cases import (
     CLASSES,
     Case,
     alone,
-    beside,
+    among,
     cases,
     draw,
     every_id,
@@ -89,9 +89,9 @@ def verify(
     extra: Extra | None = None,
     report: Report = lambda _: None,
 ) -> dict[str, Verdict]:
-    """Compare every graph of an export; a verdict for each, also where it fails.
+    """Compare every graph of an export; gives a verdict for each, also if it fails.
 
-    `extra` is one more way of computing each graph, as `pipeline.on_triton`, and may raise.
+    `extra` is one more way of computing each graph, like `pipeline.on_triton`, and may raise.
     """
     run = exported.run
     remove(run.path / REPRODUCTIONS)
@@ -113,7 +113,7 @@ def verify(
 
 
 def refused(exported: Exported, verdicts: Mapping[str, Verdict]) -> str:
-    """What is wrong with the graphs that may not be published; empty where all may."""
+    """What is wrong with the graphs that may not be published; empty if all may."""
     run, said = exported.run, []
     for verdict in verdicts.values():
         if not verdict.ok:
@@ -353,7 +353,7 @@ class _Gate:
         self.verdict.notes["ids_looked_up"] = f"{looked_up} of {total}"
 
     def _neighbours(self, providers: list[Provider]) -> None:
-        """Each row alone, and last among strangers, against what it should be in its own batch."""
+        """Compare each row alone, and last among strangers, with the answer in its own batch."""
         sizes = {"batch": _ROWS_BESIDE, "length": self.window + 1, "candidates": 20}
         wild = "strange ids" if why_not("extreme numbers", self.graph) else "extreme numbers"
         for name in ("mixed ids", "mixed lengths"):
@@ -365,14 +365,14 @@ class _Gate:
             )
             reference = self.net.reference(self.graph, request)
             for row in range(_ROWS_BESIDE):
-                for asked in (alone(self.graph, request, row), beside(request, strangers, row)):
+                for asked in (alone(self.graph, request, row), among(request, strangers, row)):
                     batch = len(asked[self.graph.inputs[0].name])
                     case = f"{name}, one row in a batch of {batch}"
                     for provider in providers:
                         self._ask_last(provider, case, asked, reference.rows(slice(row, row + 1)))
 
     def _recall(self) -> None:
-        """What share of the items of an exact search the graph found, where it may miss some."""
+        """What share of the items of an exact search the graph found, if it may miss some."""
         tallies = self.verdict.tallies
         by_class = {
             "all cases": list(tallies.values()),

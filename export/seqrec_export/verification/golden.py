@@ -1,8 +1,8 @@
 """golden.json: requests with their answers, for a client of any language to replay.
 
 Numbers that JSON lacks are the strings "NaN", "Infinity" and "-Infinity". An id of an answer may
-differ from what is replayed only where its score is within `atol` of the one at that place.
-Tolerances stand beside each request: of a caller's enormous vector, scores are as uncertain.
+differ from what is replayed only if its score is within `atol` of the one at that place.
+Each request has its tolerances next to it: an enormous user vector makes scores less certain.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def write_golden(
             "outputs": _tensors(graph.outputs, answer(request)),
         }
         requests.append(json.dumps(entry, ensure_ascii=False, allow_nan=False))
-    # A request a line: short enough to look at, and a fifth of what indentation would take.
+    # One request a line is short enough to look at, and takes a fifth of an indented file.
     lines = ",\n".join(requests)
     write_text(path, f'{{"model": {json.dumps(graph.name)}, "requests": [\n{lines}\n]}}\n')
 

@@ -1,7 +1,7 @@
-"""An answer beside its reference: what is wrong with it, and by how much.
+"""An answer compared with its reference: what is wrong with it, and by how much.
 
-The reference is PyTorch in float64 on the same weights, so that a difference says who is off.
-Rankings are compared tie-aware: of equal scores, ONNX Runtime gives the lowest index, PyTorch any.
+The reference is PyTorch in float64 on the same weights, so a difference shows which side is off.
+Rankings are compared tie-aware: for equal scores, ONNX Runtime gives the lowest index, PyTorch any.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ CHECKS: Mapping[str, str] = {
     "answers": "a request is answered, not refused",
     "shape": "an output has the axes and the type that the contract says",
     "finite": "no NaN and no infinity",
-    "excluded": "what must not be scored has the lowest float32, and nothing else has",
+    "excluded": "what must not be scored has the lowest float32, and nothing else does",
     "values": "numbers are those of PyTorch in float64, within the tolerance",
     "order": "scores descend",
     "exact": "counts are equal",
-    "ids": "an id that comes back is one of the catalogue, once, and none stands for nothing",
+    "ids": "an id that comes back is in the catalogue, and only once; no id means nothing found",
     "ranking": "an id's score is the reference's for it, and the reference has no better one",
-    "neighbours": "a row's answer does not depend on the rows beside it",
+    "neighbours": "a row's answer does not depend on other rows of the batch",
     "recall": "a search with int8 vectors finds nearly all that the exact one finds",
 }
 
 
 @dataclass
 class Comparison:
-    """One answer beside its reference."""
+    """One answer compared with its reference."""
 
     problems: list[Problem] = field(default_factory=list)
     differences: list[Floats] = field(default_factory=list)  # flat, of every float output
     max_abs: float = 0.0
     max_rel: float = 0.0
     where: str = ""  # the output and index of max_abs
-    wanted: int = 0  # items that an exact search finds; counted where the graph may miss some
+    wanted: int = 0  # items that an exact search finds; counted if the graph may miss some
     missed: int = 0
     torch_max_abs: float = 0.0  # PyTorch in float32 against float64
     torch_differences: list[Floats] = field(default_factory=list)
@@ -73,8 +73,8 @@ def compare(
 ) -> Comparison:
     """Check an answer's shapes, numbers, ids and ranking.
 
-    What a caller's own vector makes of a score is compared in proportion to that vector. Where a
-    search may miss items, its scores are compared with those of the items that it found.
+    Scores from a caller's own vector are compared in proportion to that vector. If a search may
+    miss items, its scores are compared with those of the items that it found.
     """
     result = Comparison()
     exact = graph.item_precision == "float32"
@@ -110,7 +110,7 @@ def compare(
 
 
 def _of_found(items: Vocabulary, reference: Reference, got: Mapping[str, NDArray[Any]]) -> Floats:
-    """(B, K) the reference's scores of the items that came back, its own where none did."""
+    """(B, K) the reference's scores of the items that came back, its own best if none did."""
     assert reference.catalogue is not None
     index = items.encode(got["item_ids"])
     scores = reference.catalogue[np.arange(len(index))[:, None], index]
@@ -200,9 +200,9 @@ def _compare_ranking(
     sorted_index = np.sort(index, axis=1)
     twice = (np.diff(sorted_index, axis=1) == 0) & (sorted_index[:, 1:] != PAD)
     wrong = {
-        "is no item of the catalogue": index == UNKNOWN,
-        "stands beside a score": (index == PAD) & (scores != LOWEST),
-        "stands beside the lowest float32": (index != PAD) & (scores == LOWEST),
+        "is not an item of the catalogue": index == UNKNOWN,
+        "comes with a score": (index == PAD) & (scores != LOWEST),
+        "comes with the lowest float32": (index != PAD) & (scores == LOWEST),
     }
     for reason, cells in wrong.items():
         if cells.any():
@@ -256,7 +256,7 @@ class Histogram:
     zero: int = 0
 
     def add(self, differences: Iterable[Floats]) -> None:
-        """Count some more; what is beyond the edges goes to the outermost bins."""
+        """Count some more; what is beyond the edges goes into the outermost bins."""
         for values in differences:
             positive = values[values > 0]
             self.zero += int(values.size - positive.size)
@@ -288,6 +288,6 @@ class Tally:
 
 
 def no_answer(error: Exception) -> Comparison:
-    """The comparison of a request that got none."""
+    """The comparison for a request that got no answer."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return Comparison(problems=[Problem("answers", first[:300])])

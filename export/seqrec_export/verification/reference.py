@@ -29,10 +29,10 @@ class Reference:
 
     single: Answer  # PyTorch in float32
     double: Answer  # PyTorch in float64; floats as float64
-    catalogue: NDArray[np.float64] | None  # (B, V) of a graph that ranks, LOWEST where left out
+    catalogue: NDArray[np.float64] | None  # (B, V) of a graph that ranks, LOWEST if left out
 
     def rows(self, chosen: slice) -> Reference:
-        """That of some rows of the request."""
+        """The reference of some rows of the request."""
         return Reference(
             single={name: values[chosen] for name, values in self.single.items()},
             double={name: values[chosen] for name, values in self.double.items()},

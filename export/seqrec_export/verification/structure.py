@@ -81,7 +81,7 @@ def check_files(
 ) -> tuple[list[Finding], list[str]]:
     """Run every one of CHECKS on the files of one graph; `state` is its network's.
 
-    Also the operators that stay on the CPU where everything else runs on CUDA, with their types.
+    Also returns the operators that stay on the CPU if all else runs on CUDA, with their types.
     """
     try:
         model = onnx.load(folder / MODEL_FILE)
@@ -272,7 +272,7 @@ def _weights(files: _Files) -> Iterator[str]:
 
 
 def _is_same(table: NDArray[Any], array: NDArray[Any]) -> bool:
-    """Bit for bit, but for reserved indices of what is only to keep them from coming back."""
+    """Bit for bit, except reserved indices of a table that keeps them from coming back."""
     masked = table.ndim == 1 and (table[:NUM_RESERVED] == LOWEST).all()
     first = NUM_RESERVED if masked else 0
     return np.array_equal(table[first:], array[first:], equal_nan=True)
@@ -296,7 +296,7 @@ def _cuda(files: _Files) -> Iterator[str]:
     for op, types in files.on_cpu:
         node = f"{op} of {types}"
         if op == "MatMulInteger" and files.graph.item_precision == "int8":
-            yield _Skipped(f"{node} is made for the CPU, also where everything else is on CUDA")
+            yield _Skipped(f"{node} is made for the CPU, also if everything else is on CUDA")
         elif "string" not in types:
             yield f"{node} has no CUDA kernel in ONNX Runtime 1.19 and would wait for the CPU"
 
@@ -332,7 +332,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _type_name(elem_type: int | None) -> str:
-    """As in the list of kernels; "?" where shape inference does not know it."""
+    """The type as in the list of kernels; "?" if shape inference does not know it."""
     return TensorProto.DataType.Name(elem_type).lower() if elem_type else "?"
 
 

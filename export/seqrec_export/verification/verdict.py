@@ -43,7 +43,7 @@ class Verdict:
     failures: list[Failure] = field(default_factory=list)
     histograms: dict[str, Histogram] = field(default_factory=dict)  # by provider
     torch_max_abs: float = 0.0
-    recall: dict[str, float] = field(default_factory=dict)  # where a search may miss items
+    recall: dict[str, float] = field(default_factory=dict)  # if a search may miss items
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property
