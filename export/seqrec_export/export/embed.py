@@ -25,7 +25,7 @@ from seqrec_export.export.runtime import answer, session
 from seqrec_export.folders import move, naming, read_json, sha256_file, sync, write_json
 from seqrec_export.training.train import Run, alone
 
-_SAVE_EVERY = 20  # batches between two records of how far it came
+_SAVE_EVERY = 20  # batches between two records of the progress
 _DTYPE = np.dtype("<f4")
 Report = Callable[[str], None]
 
@@ -56,20 +56,20 @@ def embed_users(
     progress: Callable[[int], Any] = lambda done: None,
     report: Report = lambda _: None,
 ) -> tuple[Path, Path]:
-    """Write `out` (U, D) float32 .npy and a Parquet file beside it, `user_id` and `embedding`.
+    """Write `out` (U, D) float32 .npy and a Parquet file next to it, `user_id` and `embedding`.
 
     A user's history is every event of the log; a gap is counted from the log's last event, or from
-    the user's session if the log has sessions. Returns both paths. What was begun with the same run
-    and log goes on. Raises SeqrecError if another process writes there, and with `resume` if the
-    work of another run or log is found, which is begun anew without.
+    the user's session if the log has sessions. Returns both paths. Unfinished work of the same run
+    and log goes on. That of another run or log is begun anew, or with `resume` raises SeqrecError,
+    as does another process that writes there.
     """
     if batch_size < 1:
         raise SeqrecError(f"--batch-size is {batch_size}; give at least 1")
     vectors, table = vector_files(out)
     written = f"{vectors} is being written"
-    with locks.exclusive(_beside(vectors, "lock"), written, wait=False, keep=False):
+    with locks.exclusive(_hidden(vectors, "lock"), written, wait=False, keep=False):
         encoder = _Encoder(run, interactions, report)
-        part, state = _beside(vectors, "part"), _beside(vectors, "json")
+        part, state = _hidden(vectors, "part"), _hidden(vectors, "json")
         for half in state.parent.glob(f".{glob.escape(state.name)}.*.part"):
             half.unlink()  # of a process that was killed
         done = _resume_at(part, state, encoder, resume, report)
@@ -122,7 +122,7 @@ class _Encoder:
         return vectors
 
 
-def _beside(file: Path, suffix: str) -> Path:
+def _hidden(file: Path, suffix: str) -> Path:
     return file.with_name(f".{file.name}.{suffix}")
 
 
@@ -155,27 +155,27 @@ def _begin_rows(file: BinaryIO, shape: tuple[int, int], done: int) -> None:
 
 
 @contextmanager
-def _whole(beside: Path) -> Iterator[None]:
+def _whole(part: Path) -> Iterator[None]:
     """Leave nothing of a file that could not be written to its end."""
     try:
-        with naming(beside):
+        with naming(part):
             yield
     except BaseException:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
 def write_vectors(ids: NDArray[np.object_], vectors: NDArray[np.float32], path: Path) -> None:
     """Write a Parquet file of (U,) user ids and their (U, D) vectors, whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.part")
     dim = vectors.shape[1]
     schema = pa.schema([("user_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
     # Neither distinct ids nor floats repeat: looking for a dictionary takes longer than writing.
-    with _whole(beside), pq.ParquetWriter(beside, schema, use_dictionary=False) as writer:
+    with _whole(part), pq.ParquetWriter(part, schema, use_dictionary=False) as writer:
         for start in range(0, len(ids), 65_536):
             block = np.ascontiguousarray(vectors[start : start + 65_536]).reshape(-1)
             column = pa.FixedSizeListArray.from_arrays(pa.array(block), dim)
             names = pa.array(ids[start : start + 65_536], pa.string())
             writer.write_table(pa.table([names, column], schema=schema))
-    sync(beside)
-    move(beside, path)
+    sync(part)
+    move(part, path)

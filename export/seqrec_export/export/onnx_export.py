@@ -32,7 +32,7 @@ OPSET = 18
 IR_VERSION = 10
 MODEL_FILE = "model.onnx"
 DATA_FILE = f"{MODEL_FILE}.data"
-_SIZE_IN_EXAMPLE = 3  # of the first axis: torch.export bakes in a size of 1
+_SIZE_IN_EXAMPLE = 3  # of the first axis: torch.export would bake in a size of 1
 _TORCH_DTYPES = {"string": torch.int64, "float32": torch.float32, "int32": torch.int32}
 _IR_DTYPES = {
     "string": ir.DataType.STRING,
@@ -77,7 +77,7 @@ class Traced:
 
 
 def _traced(graph: Graph) -> Iterator[Traced]:
-    """The inputs of the ONNX file, and behind each list its `Ragged.steps`.
+    """The inputs of the ONNX file, and after each list its `Ragged.steps`.
 
     How wide the padded form of a batch is depends on the lengths in it. torch.export takes no sizes
     from data: it sees them as the axis of one more input, which `_make_steps` replaces.
@@ -104,9 +104,9 @@ def export_graph(
     folder: Path,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `model.onnx` into `folder`, and large weights beside it; returns its path.
+    """Write `model.onnx` into `folder`, and large weights next to it; returns its path.
 
-    Raises SeqrecError where an axis that the graph declares as dynamic was frozen.
+    Raises SeqrecError if an axis that the graph declares as dynamic was frozen.
     """
     inputs = list(_traced(graph))
     try:
@@ -136,7 +136,7 @@ def _remove_unused(onnx_graph: ir.Graph) -> None:
 
 
 def save(model: ir.Model, folder: Path) -> Path:
-    """Write `model.onnx`, and large weights beside it, each of them at the start of a page."""
+    """Write `model.onnx`, and large weights next to it, each of them at the start of a page."""
     model.ir_version = IR_VERSION
     folder.mkdir(parents=True, exist_ok=True)
     weights = [v for v in model.graph.initializers.values() if v.dtype != ir.DataType.STRING]
@@ -194,7 +194,7 @@ def _make_steps(onnx_graph: ir.Graph, spec: Spec) -> None:
     first = onnx_graph[0]
     lengths = node("Cast", inputs[row_shape(spec).name], to=ir.DataType.INT64.value)
     zero, one = constant("zero", 0, scalar=True), constant("one", 1, scalar=True)
-    # One more row of one step, for a batch without any.
+    # One more row of one step serves a batch without any.
     rows = node(
         "Concat", node("Reshape", lengths, constant("flat", -1)), constant("least", 1), axis=0
     )
@@ -206,7 +206,7 @@ def _make_steps(onnx_graph: ir.Graph, spec: Spec) -> None:
 def to_onnx(module: nn.Module, inputs: Sequence[Traced], outputs: Sequence[str]) -> ir.Model:
     """A module of `forward(*tensors)` as ONNX, its inputs and outputs called as they are here.
 
-    Raises torch's UserError where it holds for some sizes of an axis only.
+    Raises torch's UserError if it holds for some sizes of an axis only.
     """
     axes = _axes(inputs)
     # No two of the same size, so that no two axes are taken for the same.
@@ -224,7 +224,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Traced], outputs: Sequence[str])
         for tensor in inputs
     )
     with quiet():
-        # torch.export first: it fails loudly where torch.onnx.export would freeze an axis.
+        # torch.export comes first: it fails loudly if torch.onnx.export would freeze an axis.
         program = torch.export.export(
             module.eval(),
             example,

@@ -1,13 +1,13 @@
 """Nodes that fail the run of a batch if a request in it does not hold the rows that Triton counts.
 
-Triton lets in what is not what it says. Its native backend then gives rows the values and lengths
-of others, without a word. The embedded backend refuses such a request before the run; here is what
-makes an answer of any other server right, or an error.
+Triton lets in requests that are not what they say. Its native backend then silently gives rows the
+values and lengths of others. The embedded backend refuses such a request before the run; these
+nodes make the answer of any other server right, or an error.
 
 - `[0, k]` with k values: Triton drops the first size. The native backend counts k rows for it, in
-  `row_shape` too, but puts no lengths there: those of the rows behind it move up, and the last ones
+  `row_shape` too, but puts no lengths there: those of the rows after it move up, and the last ones
   are what memory held. `row_lengths` has no place for such rows, so the two differ. Numbers of
-  fixed width are copied, however many rows are counted; what they came as, their `row_shape` tells.
+  fixed width are copied, however many rows are counted; `row_shape` tells how they came.
 - Sizes whose product overflows to the number of strings that came: the lengths, cut to 32 bits, do
   not add up to them.
 """
@@ -23,7 +23,7 @@ from seqrec_export.contract import Graph, row_lengths, row_shape
 def add_row_checks(onnx_graph: ir.Graph, graph: Graph) -> None:
     """Take every input through a Reshape that fails if the rows are not as many, in place.
 
-    Also adds the inputs that `row_lengths` and `row_shape` declare and that are not yet there.
+    Also adds the inputs that `row_lengths` and `row_shape` declare, if they are missing.
     """
     if not graph.lists:
         return
@@ -37,7 +37,7 @@ def add_row_checks(onnx_graph: ir.Graph, graph: Graph) -> None:
         rows = checks.reshaped(shape, checks.joined(count, 1))
         if spec.ragged:
             lengths = checks.node("Cast", rows, to=ir.DataType.INT64.value)
-            # Of what was cut to 32 bits, a negative one must not make up for another.
+            # Lengths were cut to 32 bits: a negative one must not make up for another.
             positive = checks.node("Abs", lengths)
             total = checks.node("ReduceSum", positive, checks.constant(0), keepdims=0)
             checks.reshaped(values, total)
@@ -48,7 +48,7 @@ def add_row_checks(onnx_graph: ir.Graph, graph: Graph) -> None:
 
 
 def _add_inputs(onnx_graph: ir.Graph, graph: Graph) -> None:
-    """Bring in what was not traced, each where `graph.onnx_inputs` has it."""
+    """Add the inputs that were not traced, in the order of `graph.onnx_inputs`."""
     for place, spec in enumerate(graph.onnx_inputs):
         if place == len(onnx_graph.inputs) or onnx_graph.inputs[place].name != spec.name:
             value = ir.Value(
@@ -83,9 +83,9 @@ class _Checks:
         return self.node("Concat", count, self.constant(width), axis=0)
 
     def reshaped(self, value: ir.Value, shape: ir.Value) -> ir.Value:
-        """In place of `value` for all its uses so far."""
+        """Replaces `value` in all its uses so far."""
         uses = tuple(value.uses())
-        # 0 rows are 0; without `allowzero`, they would stand for what `value` has.
+        # 0 rows are 0; without `allowzero`, 0 would mean the size that `value` has.
         made = self.node("Reshape", value, shape, allowzero=1)
         made.type, made.shape = value.type, value.shape
         for user, operand in uses:

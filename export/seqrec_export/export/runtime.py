@@ -18,7 +18,7 @@ from seqrec_export.data.raw_requests import Request
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-# What a session raises where it cannot load a file or answer a request; none share a base class.
+# What a session raises if it cannot load a file or answer a request; none share a base class.
 RUNTIME_ERRORS = (
     bindings.Fail,
     bindings.InvalidArgument,
@@ -43,7 +43,7 @@ def cuda_session(path: Path, *, tf32: bool = False) -> onnxruntime.InferenceSess
 
 
 def feeds(graph: Graph, request: Request) -> Request:
-    """A request as the ONNX file takes it: lists flat, and behind each input its rows' lengths.
+    """A request as the ONNX file takes it: lists flat, and after each input its rows' lengths.
 
     Triton does the same to a batch of requests.
     """
@@ -74,18 +74,18 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Threads that spin between two requests would take the cores from PyTorch beside them.
+    # Threads that spin between two requests would take cores from PyTorch in the same process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 
 @cache
 def why_no_cuda() -> str:
-    """Why ONNX Runtime cannot compute on CUDA here; empty where it can."""
+    """Why ONNX Runtime cannot compute on CUDA here; empty if it can."""
     if CUDA not in onnxruntime.get_available_providers():
         return "this ONNX Runtime was built without CUDA; install onnxruntime-gpu"
     if not _cuda_devices():
-        return "no CUDA device here"
+        return "there is no CUDA device"
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA and cuDNN as pip packages, torch's among them
     onnxruntime.set_default_logger_severity(_FATAL_ONLY)

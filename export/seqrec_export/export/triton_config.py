@@ -30,7 +30,7 @@ _UNKNOWN_VALUES: dict[str, Any] = {"string": "", "float32": "NaN", "int32": 0}
 
 
 def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
-    """The ModelConfig of one graph; dims leave out the batch axis, as Triton has it."""
+    """The ModelConfig of one graph; dims leave out the batch axis, as Triton wants it."""
     config = model_config_pb2.ModelConfig(
         name=graph.name, backend="onnxruntime", max_batch_size=max_batch_size
     )
@@ -41,7 +41,7 @@ def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
             dims=_dims(spec.shape),
             allow_ragged_batch=spec.ragged,
         )
-        # For each input, so that one malformed request cannot shift its neighbours' data.
+        # Each input has them, so that one malformed request cannot shift its neighbours' data.
         for tensor in graph.of_rows(spec):
             config.batch_input.add(
                 kind=_ROWS[len(tensor.shape)],
@@ -63,12 +63,12 @@ def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
                 target_name=[spec.name],
                 source_input=[graph.source(spec).name],
             )
-    # No queue delay: requests that wait for a running batch are the next one anyway. And no queue
-    # policy: with one, Triton hands over no batch ahead, and a request that comes at the wrong
-    # moment of the one before lies there for 500 ms (bench/LOG.md).
+    # There is no queue delay: requests that wait for a running batch are the next one anyway. There
+    # is no queue policy either: with one, Triton hands over no batch ahead, and a request that
+    # comes at the wrong moment of the batch before waits for 500 ms (bench/LOG.md).
     config.dynamic_batching.SetInParent()
     config.version_policy.latest.num_versions = 1
-    config.instance_group.add(count=1)  # no kind: a GPU where there is one
+    config.instance_group.add(count=1)  # no kind: a GPU if there is one
     _add_warmup(config, graph)
     # One thread an instance: more of them serve concurrent requests slower, not faster.
     for name in ("intra_op_thread_count", "inter_op_thread_count"):
@@ -77,7 +77,7 @@ def model_config(graph: Graph, max_batch_size: int = MAX_BATCH_SIZE) -> Any:
 
 
 def _add_warmup(config: Any, graph: Graph) -> None:
-    """A request of unknown values before the first real one, which finds all memory allocated."""
+    """A request of unknown values before the first real one, so memory is allocated by then."""
     for batch_size in (1, config.max_batch_size):
         sample = config.model_warmup.add(name=f"batch {batch_size}", batch_size=batch_size)
         for spec in graph.inputs:
@@ -98,9 +98,9 @@ def parse_config(text: str) -> Any:
 
 
 def changed_tensors(old: Any, new: Any, kind: str) -> dict[str, tuple[Any, Any]]:
-    """What two ModelConfigs tell otherwise of their `input` or `output`, by name.
+    """What differs between the `input` or `output` of two ModelConfigs, by name.
 
-    (type, dims) in the old one and in the new one; None where there is no such tensor.
+    It is (type, dims) in the old one and in the new one; None if there is no such tensor.
     """
     before, after = (
         {t.name: (t.data_type, list(t.dims)) for t in getattr(config, kind)}

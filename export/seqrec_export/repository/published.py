@@ -1,13 +1,13 @@
 """What lies in a model repository, and whether it is what was published.
 
-manifest.json is written last: a version that it does not list was not published to the end, or was
+manifest.json is written last: a version that it does not list was not fully published, or was
 copied there by hand.
 
 Everything lies within the repository, which may be a mount point or a link to another disk. Triton
 ends at its start if a folder of the repository is no model, whatever its name; it ignores files,
 and within a model's folder it ignores folders whose name is no number:
 
-    .seqrec.lock               held by who writes
+    .seqrec.lock               held by the writer
     <model>/.rolled_back/3/    a version that a rollback took away
     .<...>.part                what is being written: a file here, or anything in a model's folder
 """
@@ -30,7 +30,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import DamagedError, damaged, inside, read_json, sha256_file, write_json
 
 MANIFEST_FILE = "manifest.json"
-# Named again here, because what writes them imports PyTorch, for which `serve` has no use.
+# The modules that write these import PyTorch, which `serve` does not need: so they repeat here.
 CONFIG_FILE = "config.pbtxt"
 CONTRACT_FILE = "contract.json"
 VERDICT_FILE = "parity.json"
@@ -40,9 +40,9 @@ Manifest = dict[str, dict[int, dict[str, Any]]]  # model -> version -> "files" a
 
 
 def models(repository: Path) -> list[str]:
-    """The names of the models in a repository. Raises SeqrecError if it is none.
+    """The names of the models in a repository. Raises SeqrecError if it is not one.
 
-    A config without a version is a model that was never built here: no model of it, and no fault.
+    A config without a version is a model that was never built here: it is neither listed nor wrong.
     """
     if not repository.is_dir():
         raise SeqrecError(f"{repository} is not a folder; run `seqrec-export build` first")
@@ -56,12 +56,12 @@ def _is_model(folder: Path) -> bool:
     try:
         return (folder / CONFIG_FILE).exists() and bool(versions(folder))
     except (PermissionError, SeqrecError):
-        # Whoever reads it says that it cannot be read; a mounted disk's own folder is no model.
+        # The next reader reports that it cannot be read; a mounted disk's own folder is no model.
         return folder.name != "lost+found"
 
 
 def versions(model_folder: Path) -> list[int]:
-    """The versions of a model that lie there, ascending."""
+    """The versions in a model's folder, ascending."""
     try:
         names = [f.name for f in model_folder.iterdir() if f.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
@@ -72,7 +72,7 @@ def versions(model_folder: Path) -> list[int]:
 
 
 def model_config(repository: Path, model: str) -> Any:
-    """A model's ModelConfig. Raises SeqrecError where config.pbtxt is missing or damaged."""
+    """A model's ModelConfig. Raises SeqrecError if config.pbtxt is missing or damaged."""
     file = repository / model / CONFIG_FILE
     try:
         return text_format.Parse(file.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
@@ -83,7 +83,7 @@ def model_config(repository: Path, model: str) -> Any:
 
 
 def require_place(repository: Path) -> None:
-    """Raise what would keep `writing` from a repository, before the work that is to go there."""
+    """Raise what would stop `writing` to a repository, before the work whose result goes there."""
     place = repository.absolute()
     while not place.exists():
         place = place.parent
@@ -97,7 +97,7 @@ def require_place(repository: Path) -> None:
 
 @contextmanager
 def writing(repository: Path) -> Iterator[None]:
-    """One writer at a time, in a repository that is made if need be; a second one waits."""
+    """Let one writer at a time into a repository, made if it is missing; a second one waits."""
     require_place(repository)
     with locks.exclusive(_lock_file(repository), f"{repository} is being written to"):
         yield
@@ -105,7 +105,7 @@ def writing(repository: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(repository: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Whether nobody is `writing`, and then nobody will while it is held; waits for it if asked."""
+    """Whether nobody is `writing`; if so, nobody will while this is held. Waits for it if asked."""
     what = f"{repository} is being written to"
     with locks.shared(_lock_file(repository), what, wait=wait) as undisturbed:
         yield undisturbed
@@ -123,7 +123,7 @@ def _lock_file(repository: Path) -> Path:
 def read_manifest(repository: Path) -> Manifest | None:
     """What was published; None in a repository that was put together by hand.
 
-    Raises SeqrecError where it is damaged, or names a file outside of the repository.
+    Raises SeqrecError if it is damaged, or names a file outside of the repository.
     """
     file = repository / MANIFEST_FILE
     if not file.exists():
@@ -145,7 +145,7 @@ def read_manifest(repository: Path) -> Manifest | None:
 
 
 class Hashes:
-    """sha256 of files, read once and again only if they have changed since."""
+    """sha256 of files, which are read once, and again only if they have changed since."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
@@ -204,7 +204,7 @@ def difference(folder: Path, files: Mapping[str, str], hash_of: HashOf = sha256_
 
 
 def looks_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
-    """Whether the files of a manifest's entry are there, and as long; does not read them."""
+    """Whether the files of a manifest's entry exist with their sizes; does not read them."""
     sizes = entry["bytes"]
     files = {name: inside(folder, name) for name in entry["files"]}
     return all(
@@ -214,7 +214,7 @@ def looks_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
 
 
 def vouched(folder: Path) -> bool:
-    """Whether a version's model is the one that the verdict beside it was spoken on."""
+    """Whether a version's model is the one that the verdict next to it is about."""
     try:
         files = read_json(folder / VERDICT_FILE)["files"]
         return not difference(folder, {n: files[n] for n in VERSION_FILES if n in files})
@@ -223,7 +223,7 @@ def vouched(folder: Path) -> bool:
 
 
 def published_versions(repository: Path) -> dict[str, set[int]]:
-    """Those that the manifest lists; where there is none, those that a verdict vouches for."""
+    """Those that the manifest lists; if there is none, those that a verdict vouches for."""
     manifest = read_manifest(repository)
     if manifest is not None:
         return {model: set(entries) for model, entries in manifest.items()}
@@ -234,7 +234,7 @@ def published_versions(repository: Path) -> dict[str, set[int]]:
 
 
 def write_manifest(repository: Path, changed: Mapping[str, set[int]]) -> None:
-    """List these versions of these models, and of the others those that were published."""
+    """List these versions of these models, and the published versions of the others."""
     known = read_manifest(repository) or {}
     listed = {**published_versions(repository), **changed}
     entries: dict[str, Any] = {}
@@ -242,7 +242,7 @@ def write_manifest(repository: Path, changed: Mapping[str, set[int]]) -> None:
         there = listed.get(model, set()) & set(versions(repository / model))
         entries[model] = {}
         for version in sorted(there):
-            # A version never changes: it is hashed once.
+            # A version never changes, so it is hashed once.
             entry = known.get(model, {}).get(version) or _entry(repository / model / str(version))
             if entry is not None:
                 entries[model][str(version)] = entry

@@ -33,11 +33,11 @@ class RolledBack:
 def roll_back(repository: Path, model: str, to: int | None = None) -> RolledBack:
     """Make an older version of all graphs of a model the newest; without `to`, the one before.
 
-    What is newer is put aside, where only `to` finds it again: a version that was once taken away
-    is never gone back to by itself. Raises SeqrecError if the graphs have no such version that is
-    as it was published.
+    Newer versions are put aside, where only `to` finds them again: no rollback goes back by itself
+    to a version that was once rolled back. Raises SeqrecError if the graphs have no such version
+    that is as it was published.
     """
-    models(repository)  # refuses what is no repository before anything is written there
+    models(repository)  # refuses a folder that is no repository before anything is written there
     with tidy_writing(repository):
         graphs = _graphs(repository, model)
         before = max(versions(repository / name)[-1] for name in graphs)
@@ -55,7 +55,7 @@ def roll_back(repository: Path, model: str, to: int | None = None) -> RolledBack
             aside = rolled_back(repository, name) / str(target)
             if aside.exists():
                 move(aside, repository / name / str(target))
-        # The manifest first: `serve` serves what it lists, so all graphs change at once.
+        # The manifest comes first: `serve` serves what it lists, so all graphs change at once.
         listed = published_versions(repository)
         write_manifest(
             repository,
@@ -71,7 +71,7 @@ def roll_back(repository: Path, model: str, to: int | None = None) -> RolledBack
 
 
 def _graphs(repository: Path, model: str) -> list[str]:
-    """The names in the repository that belong to one model, as their verdicts have it."""
+    """The names in the repository that belong to one model, as their verdicts say."""
     found: dict[str, list[str]] = {}
     for name in models(repository):
         for version in reversed(versions(repository / name)):
@@ -87,7 +87,7 @@ def _graphs(repository: Path, model: str) -> list[str]:
 
 
 def _target(repository: Path, graphs: list[str], before: int) -> int | None:
-    """The newest version before one, of those that lie there, which no rollback took away."""
+    """The newest of the versions before this one, without those that a rollback took away."""
     older = set.intersection(*(_here(repository, name) for name in graphs))
     for version in sorted((v for v in older if v < before), reverse=True):
         if _sound(repository, graphs, version):

@@ -1,4 +1,4 @@
-"""What a writer does first in a model repository: it clears away and takes over what was left."""
+"""What a writer does first in a model repository: it removes or takes over what was left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seqrec_export.repository.published import rolled_back, versions, writing
 
 @contextmanager
 def tidy_writing(repository: Path) -> Iterator[None]:
-    """`writing`, in a repository without halves of a killed writer, and as this version has it."""
+    """`writing`, without what a killed writer left, and in the layout of this version."""
     with writing(repository):
         _clear(repository)
         for path in {repository.absolute(), repository.resolve()}:
@@ -30,9 +30,9 @@ def _clear(repository: Path) -> None:
 
 
 def _take_over(repository: Path, place: Path, name: str) -> None:
-    """What once lay beside a repository: the versions that were rolled back, staging, and lock."""
-    beside = place / f".{name}.rolled_back"
-    for folder in beside.iterdir() if beside.is_dir() else ():
+    """Take over what used to be next to a repository: rolled back versions, staging, and lock."""
+    old = place / f".{name}.rolled_back"
+    for folder in old.iterdir() if old.is_dir() else ():
         target = rolled_back(repository, folder.name)
         for version in versions(folder) if target.parent.is_dir() else ():
             if not (target / str(version)).exists():
@@ -43,7 +43,7 @@ def _take_over(repository: Path, place: Path, name: str) -> None:
                 move(half, target / str(version))
             remove(folder / str(version))
     with suppress(OSError):  # what cannot be removed does no harm
-        for path in (*beside.glob("*"), beside):
+        for path in (*old.glob("*"), old):
             if path.is_dir():
                 path.rmdir()
         for path in (place / f".{name}.staging", place / f".{name}.lock"):

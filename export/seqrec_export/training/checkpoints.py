@@ -28,29 +28,29 @@ CURVE = "curve"  # metrics of every epoch that is done
 
 
 class PlainCheckpoints(CheckpointIO):
-    """A checkpoint is a folder, written beside its place and then renamed."""
+    """A checkpoint is a folder, written next to its place and then renamed."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
         """Write `checkpoint` at `path`; a crash or a full disk leaves the previous one."""
         path = Path(path)
-        beside = path.with_name(path.name + ".part")
-        remove(beside)
+        part = path.with_name(path.name + ".part")
+        remove(part)
         try:
-            beside.mkdir(parents=True)
+            part.mkdir(parents=True)
             tensors: dict[str, Tensor] = {}
-            write_text(beside / _JSON, json.dumps(_encode(checkpoint, tensors)))
-            save_tensors(tensors, beside / _TENSORS)
-            replace_folder(beside, path)
+            write_text(part / _JSON, json.dumps(_encode(checkpoint, tensors)))
+            save_tensors(tensors, part / _TENSORS)
+            replace_folder(part, path)
         except BaseException:
-            remove(beside)  # half a checkpoint would fill the disk even more
+            remove(part)  # half a checkpoint would fill the disk even more
             raise
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read back what `save_checkpoint` wrote; for who holds the lock of the training.
+        """Read back what `save_checkpoint` wrote; the caller holds the lock of the training.
 
         Raises SeqrecError if it is damaged.
         """
@@ -66,7 +66,7 @@ class PlainCheckpoints(CheckpointIO):
 
 
 def epochs_done(path: Path) -> int:
-    """How many epochs the checkpoint at `path` has behind it; 0 if that cannot be read."""
+    """How many epochs the checkpoint at `path` has finished; 0 if that cannot be read."""
     try:
         state = _decode(read_json(path / _JSON), defaultdict(lambda: torch.empty(0)))
         return len(state.get(CURVE, ()))
@@ -75,7 +75,7 @@ def epochs_done(path: Path) -> int:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file. Raises OSError with its path if the machine does not let it."""
+    """Write a safetensors file. Raises OSError with its path if the system refuses that."""
     try:
         save_file(tensors, path)
     except SafetensorError as error:

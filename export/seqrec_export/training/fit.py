@@ -39,7 +39,7 @@ _PRECISION: dict[str, Any] = {"float32": 32, "bfloat16": "bf16-mixed"}
 
 
 class DivergedError(SeqrecError):
-    """A training whose numbers are none any more."""
+    """A training whose numbers are no longer finite."""
 
 
 def resolved(model: Model, config: Any) -> Any:
@@ -66,14 +66,14 @@ def require_targets(model: Model, dataset: Dataset, config: Any, source: str) ->
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Raises SeqrecError where numpy, PyTorch or CUDA ask for more memory than there is."""
+    """Raises SeqrecError if numpy, PyTorch or CUDA ask for more memory than there is."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         words = ("allocate memory", "out of memory", "Storage size calculation overflowed")
         if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
             raise
-        said = str(error).partition("\n")[0][:200] or "none is left"  # Python's own says nothing
+        said = str(error).partition("\n")[0][:200] or "none is left"  # Python's own error is empty
         raise SeqrecError(
             f"there is not enough memory: {said}; lower batch_size, max_length or the sizes of the "
             "network"
@@ -81,7 +81,7 @@ def enough_memory() -> Iterator[None]:
 
 
 class _Epoch(IterableDataset[Batch]):
-    """Batches that depend on the seed and the epoch only, so that a resumed run sees the same."""
+    """Batches that depend on the seed and the epoch only, so a resumed run sees the same."""
 
     def __init__(self, model: Model, dataset: Dataset, config: Any, seed: int) -> None:
         self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
@@ -89,7 +89,7 @@ class _Epoch(IterableDataset[Batch]):
         self.length = model.num_batches(dataset, config)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: Lightning makes the first iterator before it says which epoch begins.
+        # This is a generator: Lightning makes the first iterator before it says which epoch begins.
         rng = np.random.default_rng([self.seed, self.epoch])
         yield from self.model.batches(self.dataset, self.config, rng)
 
@@ -135,8 +135,8 @@ class _Fit(lightning.LightningModule):
         self.epoch_data.epoch = self.current_epoch
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # A resumed run has to draw the same dropout masks as one that was never stopped. Not at the
-        # start of the epoch: making an iterator draws too, and a resumed run makes it earlier.
+        # A resumed run has to draw the same dropout masks as one that was never stopped. The start
+        # of the epoch is too early: making an iterator draws, and a resumed run makes it earlier.
         if batch_idx == 0:
             torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
@@ -155,8 +155,8 @@ class _Fit(lightning.LightningModule):
             return
         word = "NaN" if math.isnan(value) else "infinite"
         raise DivergedError(
-            f"{self.model.name}: {name} is {word} in epoch {self.current_epoch + 1}, the "
-            f"training diverges; lower learning_rate, which is {self.config.learning_rate:g}"
+            f"{self.model.name}: {name} is {word} in epoch {self.current_epoch + 1}, so "
+            f"the training diverges; lower learning_rate, which is {self.config.learning_rate:g}"
         )
 
     def validation_step(self, batch: Any, index: int) -> None:
@@ -194,9 +194,9 @@ class _Fit(lightning.LightningModule):
             self._rows.close()
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        """Adam, by row where that is the same and pays.
+        """Adam, by row if that gives the same and pays.
 
-        Decay and clipping take the whole gradient; a rate that changes at every step, all rows.
+        Decay and clipping need the whole gradient; a rate that changes at each step needs all rows.
         """
         config = self.config
         rate, betas = config.learning_rate, (0.9, config.adam_beta2)
@@ -222,7 +222,7 @@ class _Fit(lightning.LightningModule):
         }
 
     def learning_rate_factor(self, step: int) -> float:
-        """Of `learning_rate` at a step, counted from 0 over the whole training."""
+        """The share of `learning_rate` at a step, counted from 0 over the whole training."""
         warm_up, decay = self.config.warmup_steps, self.config.lr_decay
         rising = min(1.0, (step + 1) / warm_up) if warm_up else 1.0
         steps = max(len(self.epoch_data), 1)
@@ -234,12 +234,12 @@ class _Fit(lightning.LightningModule):
 
 class _Stopping(EarlyStopping):
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """A training that had stopped when it died is over: not one epoch more."""
+        """A training that had stopped when it died is over: it does not train one epoch more."""
         trainer.should_stop = checkpoint["callbacks"][self.state_key]["stopped_epoch"] > 0
 
 
 class _EpochLines(Callback):
-    """A line an epoch, for a log file, where a bar would leave nothing."""
+    """Prints a line an epoch, for a log file: a bar would leave nothing there."""
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
@@ -263,8 +263,8 @@ def fit(
 
     Returns the curve (metrics per epoch), why training ended, and the wall and CPU seconds that it
     took. With `resume`, goes on from the last finished epoch under `checkpoints` and ends as if it
-    had never stopped; what it had taken until that epoch counts as well. Raises DivergedError in
-    the epoch in which the loss or the weights are not finite any more.
+    had never stopped; the time until that epoch counts as well. Raises DivergedError in the epoch
+    in which the loss or the weights stop being finite.
     """
     config = resolved(model, config)
     begin_deterministic(seed)
@@ -322,7 +322,7 @@ def fit(
 
 
 def _multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for it; others would emulate it, slowly."""
+    """Whether this CPU has instructions for bfloat16; others would emulate it, slowly."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -338,7 +338,7 @@ def begin_deterministic(seed: int) -> None:
     quieten()
     lightning.seed_everything(seed, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Nobody reads what was never written: filling it would cost up to a tenth of a step.
+    # Nobody reads memory that was never written: filling it would cost up to a tenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

@@ -2,9 +2,9 @@
 
 Adam moves every row at every step: without a gradient, by what is left of its momentum. Here a row
 makes up for the steps that it missed when it is looked up again. Its momentum has by then faded
-by a known factor a step, so that they are one sum (of the steps of Kingma and Ba 2015, algorithm 1,
-with no gradient), and the weights are those of `torch.optim.Adam` but for rounding. Epsilon alone
-is no such factor: its mean over the missed steps stands for it.
+by a known factor a step, so the missed steps are one sum (of the steps of Kingma and Ba 2015,
+algorithm 1, with no gradient), and the weights are those of `torch.optim.Adam` except for rounding.
+Only epsilon is no such factor: its mean over the missed steps replaces it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RowAdam(torch.optim.Adam):
     """Adam without weight decay; parameters with sparse gradients are stepped by row.
 
     `sparse` are the embeddings that give those gradients, and the only readers of their weights.
-    Anything else has to call `catch_up` before it reads them. All rows catch up where the learning
+    Anything else has to call `catch_up` before it reads them. All rows catch up when the learning
     rate changes, so it should not change at every step.
     """
 
@@ -65,7 +65,7 @@ class RowAdam(torch.optim.Adam):
             self._catch_up_all(weight)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; as `torch.optim.Adam.step`."""
+        """One step, like `torch.optim.Adam.step`."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
             for weight in group["params"]:
@@ -116,7 +116,7 @@ class RowAdam(torch.optim.Adam):
 
     def _steps_of(self, weight: Tensor) -> Tensor:
         if weight not in self._reached:
-            # A state that was loaded is that of a training which had caught up.
+            # A loaded state comes from a training that had caught up.
             known = self.state[weight]["exp_avg_sq"].any(dim=1)
             step = int(self.state[weight]["step"])
             self._reached[weight] = torch.where(known, step, _NEVER)

@@ -1,7 +1,7 @@
-"""Where a training's curves go besides metrics.json: TensorBoard, and MLflow where one is named.
+"""Where a training's curves go besides metrics.json: TensorBoard, and MLflow if one is named.
 
-Neither is worth a training: one that is not there is said before it begins, and one that goes away
-meanwhile is said once and left alone.
+Neither is worth losing a training: a missing one is reported before training begins, and one that
+goes away meanwhile is reported once and left alone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PATIENCE = {
 
 
 class _TensorBoard(Logger):
-    """Writes each epoch itself: tensorboardX's own writer waits for ever when the disk is full."""
+    """Writes each epoch itself: tensorboardX's own writer waits forever when the disk is full."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _TensorBoard(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: settings are in the run's config.json."""
+        """Does nothing: settings are in the run's config.json."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one event with all of them, at once on disk."""
@@ -103,14 +103,14 @@ class _MLflow(MLFlowLogger):
             self.lost = True
             _say(
                 f"MLflow at {self._tracking_uri} answers no longer ({_in_a_line(error)}); training "
-                "goes on and is not logged there any more"
+                "goes on and is no longer logged there"
             )
 
 
 def loggers(model: str, config: Any, folder: Path, mlflow: str | None = None) -> list[Logger]:
-    """TensorBoard's, which writes into `folder`, and with the URI of an MLflow one for that.
+    """A logger for TensorBoard, which writes into `folder`, and one for MLflow if its URI is given.
 
-    Raises SeqrecError if MLflow is not installed, or not to be reached.
+    Raises SeqrecError if MLflow is not installed or cannot be reached.
     """
     found: list[Logger] = [_TensorBoard(folder / TENSORBOARD_FOLDER)]
     if mlflow:
@@ -124,14 +124,14 @@ def loggers(model: str, config: Any, folder: Path, mlflow: str | None = None) ->
             raise SeqrecError(
                 "--mlflow needs MLflow; `pip install 'seqrec-export[mlflow]'`"
             ) from error
-        # MLflow's client raises what its store raises: of requests, of SQLAlchemy, its own.
+        # MLflow's client raises what its store raises: errors of requests, of SQLAlchemy, its own.
         except Exception as error:
             raise SeqrecError(f"MLflow at {mlflow}: {_in_a_line(error)}") from error
     return found
 
 
 def log_results(found: list[Logger], metrics: Mapping[str, Any]) -> None:
-    """What the test part and the baselines gave, at the last step."""
+    """Log what the test part and the baselines gave, at the last step."""
     steps = len(metrics["curve"])
     results = {f"test/{name}": value for name, value in metrics["test"].items()}
     for baseline, values in metrics["baselines"].items():

@@ -1,4 +1,4 @@
-"""A training that is not over: its folder beside the run, one process in it, and never lost unsaid.
+"""A training that is not over: its folder next to the run, one process in it, no silent loss.
 
 <runs>/.<name>.training/config.json   what is trained, as in the run folder
                         checkpoints/  the last epoch and the best
@@ -96,7 +96,7 @@ def is_complete(path: Path) -> None:
 
 
 def kept(path: Path) -> str:
-    """What to say after an error, "" if there is no checkpoint to go on from."""
+    """What to add to an error; "" if there is no checkpoint to go on from."""
     if not (checkpoints_folder(path) / LAST).exists():
         return ""
     return f"; {work_folder(path)} keeps the training, go on with --resume"
@@ -122,7 +122,7 @@ def _read(work: Path) -> dict[str, Any]:
     except (ValueError, FileNotFoundError):
         pass
     raise DamagedRunError(
-        f"{file} is damaged, so that nobody knows what was trained there; begin anew with --retrain"
+        f"{file} is damaged, so nobody knows what was trained there; begin anew with --retrain"
     )
 
 
