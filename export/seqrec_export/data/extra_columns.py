@@ -13,7 +13,7 @@ from seqrec_export.errors import SeqrecError
 
 
 def as_texts(values: NDArray[Any]) -> NDArray[np.object_]:
-    """(N,) text or numbers -> (N,) str, "" where missing; whole numbers without a point."""
+    """(N,) text or numbers -> (N,) str, "" if missing; whole numbers without a point."""
     if values.dtype == object:
         missing = np.asarray(pd.isna(values))
         return np.where(missing, "", values).astype(object) if missing.any() else values
@@ -27,7 +27,7 @@ def as_texts(values: NDArray[Any]) -> NDArray[np.object_]:
 
 
 def as_numbers(name: str, values: NDArray[Any], source: str) -> NDArray[np.float32]:
-    """(N,) text or numbers -> (N,) float32, NaN where missing. Raises SeqrecError for a word."""
+    """(N,) text or numbers -> (N,) float32, NaN if missing. Raises SeqrecError for a word."""
     if values.dtype != object:
         if np.isinf(values).any():
             raise SeqrecError(f"{name} is infinite in {source}; correct the column")

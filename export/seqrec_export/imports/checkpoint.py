@@ -2,7 +2,7 @@
 
 They are pickles, which can run code when they are opened. Nothing is unpickled here: PyTorch's
 `weights_only` reader reads them, and every name that it does not know by itself (an enum, a NumPy
-array) stands for `Held`, which keeps what it is given and does nothing. Any other name is refused.
+array) becomes a `Held`, which keeps what it is given and does nothing. Any other name is refused.
 No code of NumPy or of the libraries runs, and none of the libraries is needed.
 """
 
@@ -35,7 +35,7 @@ class Foreign:
 
 
 class Held:
-    """Stands for what a checkpoint names: what that was called with, and its state."""
+    """In place of what a checkpoint names: what that was called with, and its state."""
 
     def __init__(self, *arguments: object) -> None:
         self.arguments = arguments

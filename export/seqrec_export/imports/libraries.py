@@ -1,4 +1,4 @@
-"""Runs out of what RecTools and RecBole save."""
+"""Runs from what RecTools and RecBole save."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def import_rectools(
     """What RecTools' `SASRecModel.save` wrote, or a checkpoint of its training, as a run at `path`.
 
     Unless `keep_seen`, answers leave out what a history holds, as `recommend` does there with
-    `filter_viewed`. `log` tells which items are popular, for those of whom no item is known.
+    `filter_viewed`. `log` tells which items are popular, for users without a known item.
     Raises SeqrecError for what is no checkpoint of SASRec of RecTools 0.19, or a damaged one, and
     names the settings that cannot be followed.
     """
@@ -57,7 +57,7 @@ def import_recbole(
     The item ids are not in it: `inter` is the atomic file that the network was trained on,
     unchanged and in its order, or `items` a JSON list of ids in RecBole's order. Unless
     `keep_seen`, answers leave out what a history holds; RecBole's `full_sort_topk` keeps it. `log`
-    tells which items are popular, for those of whom no item is known.
+    tells which items are popular, for users without a known item.
     Raises SeqrecError for what is no checkpoint of RecBole 1.2, or a damaged one, for ids that do
     not fit to it, and names the settings that cannot be followed.
     """

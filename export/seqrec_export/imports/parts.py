@@ -35,7 +35,7 @@ class Attention(nn.Module):
 
 
 def barred(allowed: Tensor, like: Tensor) -> Tensor:
-    """Booleans, false where attention may not look -> what is added to its logits."""
+    """Booleans, false for what attention may not look at -> what is added to its logits."""
     return torch.where(allowed, 0.0, BARRED).to(like.dtype)
 
 
@@ -51,7 +51,7 @@ def with_reserved(table: Tensor) -> Tensor:
 
 
 def no_popularity(num_rows: int) -> Tensor:
-    """(V,) the order of items for those of whom nothing is known, if nobody gives one."""
+    """(V,) the order of items for users of whom nothing is known, if nobody gives one."""
     popularity = torch.zeros(num_rows)
     popularity[:NUM_RESERVED] = LOWEST
     return popularity

@@ -116,7 +116,7 @@ def items_of_inter(path: Path, settings: dict[str, Any], rows: int) -> list[str]
                 f"{', '.join(header) or 'none'}"
             )
         user, item = map(header.index, fields)
-        both = max(user, item)  # what a line lacks behind them, RecBole fills
+        both = max(user, item)  # RecBole fills in what a line lacks after them
         pairs = [(line[user], line[item]) for line in lines if len(line) > both]
     pairs = [pair for pair in pairs if pair[0] not in _MISSING and pair[1] not in _MISSING]
     least = []

@@ -1,4 +1,4 @@
-"""SASRec and GRU4Rec as RecBole 1.2 has them: padded behind, places counted from the oldest event.
+"""SASRec and GRU4Rec as in RecBole 1.2: padded at the end, places counted from the oldest event.
 
 Kang and McAuley 2018 (arXiv 1808.09781); Hidasi et al. 2016 (arXiv 1511.06939).
 """
@@ -59,7 +59,7 @@ class GRU4RecConfig:
 
 
 class _Layer(nn.Module):
-    """A block with layer norm behind each residual, as BERT has it."""
+    """A block with layer norm after each residual, as in BERT."""
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class RecBoleSASRec(nn.Module):
         items, last = _oldest_first(history, self.config.max_length)
         step = torch.arange(items.shape[1], device=items.device)
         x = self.norm(self.items(items) + self.positions(step))
-        # Padding comes behind, so what no event may look at is what comes later.
+        # Padding comes last, so an event may look at all but what comes later.
         bias = barred(step[:, None] >= step[None], x)[None, None]
         for layer in self.layers:
             x = layer(x, bias)
@@ -113,7 +113,7 @@ class RecBoleSASRec(nn.Module):
 
 
 class RecBoleGRU4Rec(nn.Module):
-    """GRUs one on the other, then a linear layer; the state of the newest event."""
+    """Stacked GRUs, then a linear layer; the state of the newest event."""
 
     popularity: Tensor  # (V,)
 
@@ -146,7 +146,7 @@ class RecBoleGRU4Rec(nn.Module):
 
 
 def _oldest_first(history: Ragged, window: int) -> tuple[Tensor, Tensor]:
-    """Item indices -> (B, L) the newest of them, padding behind, (B,) where the newest stands."""
+    """Item indices -> (B, L) the newest of them, padding last, (B,) the place of the newest."""
     (items,) = compact(known_events(history), window=window, oldest_first_column=True)
     return items, (items != PAD).sum(dim=1).clamp(min=1) - 1
 

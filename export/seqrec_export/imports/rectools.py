@@ -93,7 +93,7 @@ class _Layer(nn.Module):
 
 
 class RecToolsSASRec(nn.Module):
-    """SASRec as RecTools has it, for which padding is not nothing.
+    """SASRec as in RecTools, where padding is not ignored.
 
     Unless `padding_masked`, each event attends to the padding of the whole window as to keys and
     values that are the projections' biases. They are all equal, so one key stands for them, with

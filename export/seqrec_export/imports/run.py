@@ -85,7 +85,7 @@ def write_import(
 ) -> Run:
     """Write the run folder at `path`, in place of the run that was there, and return it.
 
-    It has no figures, for what trained the network has them; `source` says in words what that was.
+    It has no figures: the tool that trained the network has them, and `source` names that tool.
     """
     state = {name: t.detach().clone().contiguous() for name, t in net.state_dict().items()}
     fingerprint = _hash(state, vocabularies)

@@ -33,7 +33,7 @@ class RolledBack:
 def roll_back(repository: Path, model: str, to: int | None = None) -> RolledBack:
     """Make an older version of all graphs of a model the newest; without `to`, the one before.
 
-    Newer versions are put aside, where only `to` finds them again: no rollback goes back by itself
+    Newer versions are put aside, and only `to` finds them again: no rollback goes back by itself
     to a version that was once rolled back. Raises SeqrecError if the graphs have no such version
     that is as it was published.
     """

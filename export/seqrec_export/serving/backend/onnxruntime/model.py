@@ -282,8 +282,8 @@ def refusal(message: str, *, invalid: bool) -> Any:
 class Strings(np.ndarray[Any, np.dtype[np.object_]]):
     """The strings of one tensor, not yet in its shape.
 
-    The stub calls `reshape` next, where an exception would end this process. So strings that do not
-    fill the shape stay what they are.
+    The stub calls `reshape` next, and an exception there would end this process. So strings that do
+    not fill the shape stay what they are.
     """
 
     claimed: tuple[int, ...] = ()
