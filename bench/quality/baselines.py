@@ -17,7 +17,7 @@ from seqrec_export.data.vocabulary import NUM_RESERVED, UNKNOWN
 from seqrec_export.evaluation import metrics
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.evaluation.ranking import retrieval_metrics
-from seqrec_export.models.gru4att import session_candidates, session_metrics
+from seqrec_export.evaluation.sessions import candidates_of, session_metrics
 from seqrec_export.models.registry import MODELS
 
 VERSION = "1"  # changes with whatever changes a figure
@@ -171,7 +171,7 @@ class _Odds:
         self.clusters = _weights(self.shop.by_age_and_month, contexts, clusters)
 
     def __call__(self, rows: Indices) -> NDArray[np.float32]:
-        candidates, _ = session_candidates(self.sessions, rows)
+        candidates, _ = candidates_of(self.sessions, rows)
         shown = self.item_row[candidates]
         scores = np.zeros(candidates.shape, np.float32)
         for i, session in enumerate(rows):

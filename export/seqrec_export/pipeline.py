@@ -29,7 +29,8 @@ from seqrec_export.repository.publish import publish as publish_export
 from seqrec_export.training import train as training
 from seqrec_export.training.train import Run, alone, require_still
 from seqrec_export.verification import gate
-from seqrec_export.verification.gate import Extra, Provider, refused
+from seqrec_export.verification.gate import refused
+from seqrec_export.verification.reference import Extra, Provider
 from seqrec_export.verification.verdict import Verdict
 
 

@@ -7,7 +7,7 @@ shown, and to predict the next event; its source never trained it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,16 +22,15 @@ from seqrec_export.data.batches import (
     chunks,
     gather_gap_days,
     gather_items,
-    in_order,
     num_batches,
     shuffled,
     windows,
 )
-from seqrec_export.data.histories import Dataset, Histories, Part, SessionSet
+from seqrec_export.data.histories import Dataset, Histories, Part
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
-from seqrec_export.evaluation import metrics
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
+from seqrec_export.evaluation.sessions import candidates_of, rankable, session_metrics
 from seqrec_export.models import wire
 from seqrec_export.models.model import Batch, Model
 from seqrec_export.models.retrieval import retrieval_graphs
@@ -49,7 +48,6 @@ from seqrec_export.nn import layers, losses
 from seqrec_export.nn.item_search import Catalogue
 from seqrec_export.nn.ragged import Ragged, compact
 
-_Rank = Callable[[Indices], NDArray[np.float32]]
 GAP_EDGES = (1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0, 365.0, 1000.0)  # days
 _GAP_ROWS = NUM_RESERVED + len(GAP_EDGES) + 1  # padding, unknown, below 1 day, ..., from 1000 on
 
@@ -259,42 +257,17 @@ def _session_batch(dataset: Dataset, config: GRU4AttConfig, rows: Indices) -> Ba
     inputs = _inputs(
         dataset, config, sessions.starts[rows], sessions.ends[rows], sessions.times[rows]
     )
-    candidates, labels = session_candidates(sessions, rows)
+    candidates, labels = candidates_of(sessions, rows)
     return inputs | {
         "candidates": torch.from_numpy(candidates),
         "labels": torch.from_numpy(np.nan_to_num(labels)),
     }
 
 
-def session_candidates(sessions: SessionSet, rows: Indices) -> tuple[Indices, NDArray[np.float32]]:
-    """(S,) rows -> (S, C) item indices (PAD: none), (S, C) labels (NaN: none)."""
-    starts, ends = sessions.offsets[rows], sessions.offsets[rows + 1]
-    width = int(max(1, (ends - starts).max(initial=1)))
-    positions = starts[:, None] + np.arange(width)
-    real = positions < ends[:, None]
-    positions = np.where(real, positions, 0)
-    candidates = np.where(real, sessions.candidates[positions], PAD)
-    return candidates, np.where(real, sessions.labels[positions], np.nan).astype(np.float32)
-
-
-def _rankable(sessions: SessionSet, rows: Indices) -> Indices:
-    """The rows that have a positive and something to rank it over."""
-    positives = np.concatenate([[0], np.cumsum(sessions.labels > 0)])
-    count = positives[sessions.offsets[rows + 1]] - positives[sessions.offsets[rows]]
-    total = sessions.offsets[rows + 1] - sessions.offsets[rows]
-    rankable: Indices = rows[(count > 0) & (count < total)]
-    return rankable
-
-
-def _rankable_sessions(sessions: SessionSet, part: Part) -> Indices:
-    rows = {"train": sessions.train, "validation": sessions.validation, "test": sessions.test}[part]
-    return _rankable(sessions, rows)
-
-
 def _choosing(dataset: Dataset) -> int:
     """How many sessions choose the epoch, or without sessions how many events."""
     sessions = dataset.sessions
-    ranked = 0 if sessions is None else len(_rankable_sessions(sessions, "validation"))
+    ranked = 0 if sessions is None else len(rankable(sessions, "validation"))
     return ranked or len(dataset.validation)
 
 
@@ -322,7 +295,7 @@ def _batches(dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator) 
     pieces = by_length(np.arange(len(starts)), ends - starts, config.chunks_per_step, rng)
     kinds += ["every event"] * num_batches(len(starts), config.chunks_per_step)
     if dataset.sessions is not None:
-        rows = _rankable(dataset.sessions, dataset.sessions.train)
+        rows = rankable(dataset.sessions, "train")
         sessions = shuffled(rows, config.batch_size, rng)
         kinds += ["session"] * num_batches(len(rows), config.batch_size)
     for i in rng.permutation(len(kinds)):
@@ -346,7 +319,7 @@ def _num_batches(dataset: Dataset, config: GRU4AttConfig) -> int:
     total = num_batches(_drawn_targets(dataset, config), config.batch_size)
     total += num_batches(len(_chunks(dataset, config)[0]), config.chunks_per_step)
     if dataset.sessions is not None:
-        rows = _rankable(dataset.sessions, dataset.sessions.train)
+        rows = rankable(dataset.sessions, "train")
         total += num_batches(len(rows), config.batch_size)
     return total
 
@@ -380,27 +353,6 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
     return result | ({"selection": result[chooses]} if chooses in result else {})
 
 
-def session_metrics(dataset: Dataset, part: Part, rank: _Rank) -> Metrics:
-    """How well `rank`, (S,) rows of sessions -> (S, C) scores, orders what the sessions showed."""
-    sessions = dataset.sessions
-    assert sessions is not None
-    rows = _rankable_sessions(sessions, part)
-    if not len(rows):
-        return {"sessions": 0.0}
-    ndcg, reciprocal = [np.zeros(0)], [np.zeros(0)]
-    with torch.inference_mode():
-        for batch in in_order(rows, 512):
-            _, labels = session_candidates(sessions, batch)
-            scores = rank(batch)
-            ndcg.append(metrics.list_ndcg_at_k(scores, labels, 10))
-            reciprocal.append(metrics.list_reciprocal_rank(scores, labels))
-    return {
-        "sessions": float(len(rows)),
-        "candidates_ndcg@10": float(np.concatenate(ndcg).mean()),
-        "candidates_mrr": float(np.concatenate(reciprocal).mean()),
-    }
-
-
 def baselines(dataset: Dataset, config: GRU4AttConfig, part: Part) -> dict[str, Metrics]:
     """Popularity, and the same network untrained (what the source delivered)."""
     popularity = popularity_metrics(dataset, dataset.positions(part))
@@ -408,7 +360,7 @@ def baselines(dataset: Dataset, config: GRU4AttConfig, part: Part) -> dict[str, 
         counts = dataset.item_counts.astype(np.float32)
         sessions = dataset.sessions
         popularity |= session_metrics(
-            dataset, part, lambda rows: counts[session_candidates(sessions, rows)[0]]
+            dataset, part, lambda rows: counts[candidates_of(sessions, rows)[0]]
         )
     torch.manual_seed(0)
     untrained = GRU4Att(config, dataset.num_rows).eval()

@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -56,7 +55,7 @@ from seqrec_export.verification.parity import (
     compare,
     no_answer,
 )
-from seqrec_export.verification.reference import Answer, PyTorch, Reference
+from seqrec_export.verification.reference import Answer, Extra, Provider, PyTorch, Reference
 from seqrec_export.verification.reproduction import write_reproduction
 from seqrec_export.verification.structure import Finding, check_files
 from seqrec_export.verification.verdict import CPU, CUDA, CUDA_TF32, TORCH, Failure, Verdict
@@ -68,18 +67,6 @@ _SWEEPS = 16  # requests for each input of ids that go through its vocabulary
 _ROWS_BESIDE = 7
 _REPRODUCED = 3  # failures a graph, of different checks
 HELD_OUT, EVERY_ID, NEIGHBOURS = "held-out rows", "every id", "neighbours"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provider:
-    """One way of computing a graph, and how far it may be off."""
-
-    name: str
-    answer: Callable[[Request], Answer]
-    tolerance: Tolerance
-
-
-Extra = Callable[[Graph], Provider]
 
 
 def verify(

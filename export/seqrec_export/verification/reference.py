@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seqrec_export.contract import Graph
+from seqrec_export.contract import Graph, Tolerance
 from seqrec_export.data.raw_requests import Request
 from seqrec_export.data.vocabulary import NUM_RESERVED, Vocabulary
 from seqrec_export.nn.layers import LOWEST
@@ -114,3 +114,15 @@ def _parts(
 ) -> Iterator[list[torch.Tensor | Ragged]]:
     for start in range(0, len(tensors[0]), rows):
         yield arguments(graph, [tensor[start : start + rows] for tensor in tensors])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One way of computing a graph, and how far it may be off."""
+
+    name: str
+    answer: Callable[[Request], Answer]
+    tolerance: Tolerance
+
+
+Extra = Callable[[Graph], Provider]
