@@ -1,11 +1,11 @@
-"""What only a CUDA card can show: parity there, latency beside eager PyTorch, training speed.
+"""What only a CUDA card can show: parity there, latency next to eager PyTorch, training speed.
 
     GOMP_SPINCOUNT=1000 python -m bench.cuda.gpu_check [--model caser sasrec] [--out bench/results]
     GOMP_SPINCOUNT=1000 python -m bench.cuda.gpu_check \\
         --device cpu --users 200 --items 100 --events 4000
 
 Trains models on the synthetic log, exports and verifies them, and writes one file, again after
-every model: `<out>/gpu_check-<name of the device>.json`. Exits 1 where ONNX Runtime has no CUDA
+every model: `<out>/gpu_check-<name of the device>.json`. Exits 1 if ONNX Runtime has no CUDA
 device or a graph is not what it should be. `--device cpu` is a rehearsal: it hides the card, and
 what would be measured on it is null and SKIPPED, with the reason. NOTES say what the numbers mean.
 """
@@ -196,7 +196,7 @@ def training(
 
 
 def targets(batch: Batch) -> int:
-    """The real ones where a row has many, else one a row; a session is one."""
+    """The real ones if a row has many, else one a row; a session is one."""
     if "targets" in batch:
         return int((batch["targets"] != PAD).sum())
     return len(next(iter(batch.values())))
@@ -248,7 +248,7 @@ def check(
 
 
 def why_no_cuda_in_torch() -> str:
-    """ONNX Runtime may have CUDA where PyTorch has not: `torch` can be built without it."""
+    """ONNX Runtime may have CUDA when PyTorch has not: `torch` can be built without it."""
     without = "" if torch.cuda.is_available() else "this PyTorch finds no CUDA device"
     return why_no_cuda() or without
 

@@ -5,8 +5,8 @@
 TF32 rounds both factors of a product to 10 bits behind the point and adds up in float32. That is
 imitated on the CPU: the factors of every matrix product, convolution and GRU input are rounded
 before PyTorch multiplies them, on the requests of `seqrec-export verify`. Prints for each graph the
-largest difference from PyTorch in float64, beside the strict tolerance and as a multiple of it; the
-looser gate allows verification.TF32_FACTOR times. The state within a GRU is not rounded.
+largest difference from PyTorch in float64, next to the strict tolerance and as a multiple of it;
+the looser gate allows gate.TF32_FACTOR times. The state within a GRU is not rounded.
 """
 
 from __future__ import annotations

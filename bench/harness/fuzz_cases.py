@@ -11,7 +11,7 @@ backend, which finds it, fails the whole batch; the ONNX Runtime backend fails t
 docs/security.md has the others.
 
 Callers that leave before the answer are a group of their own: 2.51 has a race there in which it
-dies (triton-inference-server/server issue 7368, mended in 24.12 and, by pull request 8078, 25.04).
+dies (triton-inference-server/server issue 7368, fixed in 24.12 and, by pull request 8078, 25.04).
 """
 
 from collections.abc import Callable

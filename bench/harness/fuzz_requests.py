@@ -218,7 +218,7 @@ def unequal_batches(request: ModelInferRequest, served: Served, rng: Rng) -> Non
 
 
 def other_width(request: ModelInferRequest, served: Served, rng: Rng) -> None:
-    """One value too many where the number of values is fixed."""
+    """One value too many if the number of values is fixed."""
     for i, entry in enumerate(request.inputs):
         width = served.inputs[entry.name].shape[1]
         if isinstance(width, int):

@@ -1,6 +1,6 @@
 """Sends the requests of fuzz_cases.py to a server, and says which did not end as they should.
 
-An answer is right where it is what ONNX Runtime gives in process for the tensors that the request
+An answer is right if it is what ONNX Runtime gives in process for the tensors that the request
 holds, as `wire.read_request` reads them.
 """
 
@@ -119,7 +119,7 @@ class Fuzzer:
         return request, end_of(call)
 
     def stream(self, request: ModelInferRequest, rng: Rng) -> tuple[ModelInferRequest, End]:
-        """The answer to the last of three, where the one between is refused as it should be."""
+        """The answer to the last of three, when the one between is refused as it should be."""
         request.id = "good"
         bad = ModelInferRequest(model_name=request.model_name, id="bad")
         with connect(self._url) as channel:
@@ -199,7 +199,7 @@ def end_of(call: Any) -> End:
 
 
 def judge(case: Case, served: Served, request: ModelInferRequest, end: End) -> str:
-    """What is wrong with the end of a request; empty where nothing is."""
+    """What is wrong with the end of a request; empty if nothing is."""
     if end.status is None:
         return ""
     if end.status not in case.ends:
@@ -230,7 +230,7 @@ def left_out(request: ModelInferRequest) -> bool:
 
 
 def right_answer(served: Served, request: ModelInferRequest) -> Tensors | None:
-    """What the graph gives in process; None where the request is not one for this graph."""
+    """What the graph gives in process; None if the request is not one for this graph."""
     tensors = read_request(request)
     if tensors is None or tensors.keys() != served.inputs.keys():
         return None

@@ -1,7 +1,7 @@
 """Requests that are not what they say, and that Triton lets in all the same.
 
 Triton multiplies the sizes of a shape in 64 bits, and compares the product with the number of
-elements that were sent. The number of rows it keeps in 32 bits; where these are 0, it drops the
+elements that were sent. The number of rows it keeps in 32 bits; if these are 0, it drops the
 first axis. Strings it passes on as the bytes they are.
 """
 
@@ -25,7 +25,7 @@ def lists(served: Served) -> list[str]:
 def overflowing(
     served: Served, rng: Rng, rows: int | None = None, name: str | None = None
 ) -> ModelInferRequest:
-    """One list is said to be far longer than it is, so that `rows` times that is what it is."""
+    """One list claims to be far longer than it is, so that `rows` times that is what it is."""
     rows = rows or int(rng.choice(ROWS))
     name = name or str(rng.choice(lists(served)))
     tensors = served.request(rng, batch=rows, length=4, candidates=4)
@@ -44,7 +44,7 @@ def _width(rows: int, elements: int) -> int:
 
 
 def no_rows(served: Served, rng: Rng, length: int = 3) -> ModelInferRequest:
-    """What would be one row, but is said to be none."""
+    """What would be one row, but claims to be none."""
     tensors = served.request(rng, batch=1, length=length, candidates=length)
     return _with_shapes(served, tensors, {n: (0, *a.shape[1:]) for n, a in tensors.items()})
 

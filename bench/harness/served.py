@@ -155,7 +155,7 @@ def rows(tensors: Tensors, chosen: Any) -> Tensors:
 def assert_same(
     got: Tensors, expected: Tensors, tolerance: float = TOLERANCE, but: tuple[str, ...] = ()
 ) -> None:
-    """Numbers within the tolerance, the mark LOWEST exactly; ids where no score ties."""
+    """Numbers within the tolerance, the mark LOWEST exactly; ids if no score ties."""
     assert got.keys() == expected.keys()
     for name in set(got) - set(but):
         have, want = got[name], expected[name]

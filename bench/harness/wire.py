@@ -67,7 +67,7 @@ def message(model: str, tensors: Tensors) -> ModelInferRequest:
 
 
 def read_request(request: ModelInferRequest) -> Tensors | None:
-    """The tensors of a request, raw or typed; None where it is malformed."""
+    """The tensors of a request, raw or typed; None if it is malformed."""
     tensors: Tensors = {}
     for i, entry in enumerate(request.inputs):
         if entry.datatype not in TYPED or entry.name in tensors:

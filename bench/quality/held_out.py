@@ -1,4 +1,4 @@
-"""How good the models are: the README's table of held-out figures, baselines and goals beside.
+"""How good the models are: the README's table of held-out figures, next to baselines and goals.
 
     pip install implicit scikit-surprise
     python -m bench.quality.held_out DATA [--quick] [--only TASK] [--seeds 3] [--workers 2]

@@ -1,4 +1,4 @@
-"""What it costs to find the best items of a catalogue, beside PyTorch eager, numpy and faiss.
+"""What it costs to find a catalogue's best items, compared with PyTorch eager, numpy and faiss.
 
     python -m bench.scale.topk [--items 1000,10000,100000,1000000] [--batch 1,8,64] [--threads 1]
                          [--seconds 1] [--cold] [--embedded] [--float32-only]

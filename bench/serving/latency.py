@@ -191,7 +191,7 @@ def row(times: Mapping[str, list[float]]) -> str:
 
 
 def why_no_compiler() -> str:
-    """Why torch.compile cannot compile here; empty where it can."""
+    """Why torch.compile cannot compile here; empty if it can."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8))
     except torch._dynamo.exc.TorchDynamoException as error:

@@ -1,4 +1,4 @@
-"""What serving costs: Triton over gRPC beside ONNX Runtime and PyTorch in process.
+"""What serving costs: Triton over gRPC next to ONNX Runtime and PyTorch in process.
 
     python -m bench.serving.throughput RUN [--graph NAME] [--concurrency 1,32] [--rounds 3]
                                        [--seconds 4]

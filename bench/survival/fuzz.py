@@ -5,7 +5,7 @@
 
 Rounds of 2,500 requests to one server that serves every graph; after each, how they ended, what was
 wrong, and the memory of the server and its backends. With `--leaving`, so many callers that leave
-before the answer instead, to a server that is started again where it died. Exits 1 where a request
+before the answer instead, to a server that is started again when it died. Exits 1 if a request
 ended in any other way than fuzz_cases.py says, a good one failed, or a process ended.
 `--runs` keeps the small models that are trained first.
 """
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--per-second", type=int, default=200, help="good requests beside them")
+    parser.add_argument("--per-second", type=int, default=200, help="good requests next to them")
     parser.add_argument("--leaving", type=int, default=0, help="callers that leave, instead")
     parser.add_argument("--runs", type=Path, help="where the models lie, or will")
     options = parser.parse_args()

@@ -68,7 +68,7 @@ def main() -> None:
                 seconds.append(time.monotonic() - began)
             tally = load.stop()
         by_version = Counter(version for _, version in tally.versions.elements())
-        print(f"{options.mode}: {len(seconds)} versions published, {corrupt} corrupt ones beside")
+        print(f"{options.mode}: {len(seconds)} versions published, {corrupt} corrupt ones")
         print(f"published to served: median {median(seconds):.2f} s, worst {max(seconds):.2f} s")
         print(f"{len(by_version)} versions answered, the fewest times {min(by_version.values())}")
         print(tally)

@@ -89,7 +89,7 @@ def kill_publishers(repository: Path, runs: Path, kills: int, seed: int) -> None
 
 
 def check(repository: Path) -> str:
-    """Raise where the repository is not what it should be; how much of a publish it shows."""
+    """Raise if the repository is not what it should be; how much of a publish it shows."""
     listed = published_versions(repository)
     newest = {max(listed[name]) for name in models(repository)}
     assert len(newest) == 1, listed

@@ -1,4 +1,4 @@
-"""Tokens that training takes a CPU-second: `sasrec` beside what one would use instead.
+"""Tokens that training takes a CPU-second: `sasrec` next to what one would use instead.
 
     python -m bench.training.contest [--data movielens:ml-1m_sasrec.txt.gz] [--dim 50] [--layers 2]
                              [--heads 2] [--window 200] [--batch 32] [--seconds 20] [--rounds 3]

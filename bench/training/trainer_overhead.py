@@ -1,4 +1,4 @@
-"""What Lightning's Trainer costs a step, beside a plain loop over the same batches.
+"""What Lightning's Trainer costs a step, compared with a plain loop over the same batches.
 
     python -m bench.training.trainer_overhead [--epochs 2] [--rounds 3]
 

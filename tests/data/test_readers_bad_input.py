@@ -35,7 +35,7 @@ OTHER = {"customers": "item_features", "articles": "user_features"}
 READ_BY_PATH = [name for name, reader in READERS.items() if reader.needs_path]
 
 
-WANTED = {"rating": "rating"}  # a column that is mapped is not left out where it is wrong
+WANTED = {"rating": "rating"}  # a column that is mapped is not left out if it is wrong
 
 
 def refused(spec: str, *words: str, columns: dict[str, str] | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Metrics against cases counted by hand, and against torchmetrics where it has them."""
+"""Metrics against cases counted by hand, and against torchmetrics if it has them."""
 
 import math
 from dataclasses import replace

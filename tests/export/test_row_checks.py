@@ -81,7 +81,7 @@ def test_other_inputs_that_are_not_what_is_counted_fail_the_run(served: Served) 
 
 @pytest.mark.parametrize("served", WITH_LISTS, indirect=True)
 def test_one_row_is_not_spread_over_two(served: Served) -> None:
-    """One row beside two of something else would be broadcast, if nothing looked at it."""
+    """One row next to two of something else would be broadcast, if nothing looked at it."""
     for spec in served.graph.inputs:
         request = served.request(np.random.default_rng(0), batch=1, length=5, candidates=5)
         other = served.request(np.random.default_rng(1), batch=2, length=5, candidates=5)

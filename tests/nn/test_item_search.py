@@ -174,7 +174,7 @@ def test_every_items_int8_components_add_up_to_0(scale: float) -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])
 def test_int8_finds_what_the_exact_search_finds(spread: float) -> None:
-    """Also where some vectors are many times longer than others, and biases are large."""
+    """Also if some vectors are many times longer than others, and biases are large."""
     rng = torch.Generator().manual_seed(5)
     lengths = torch.exp(spread * torch.randn(20_000, 1, generator=rng))
     vectors = torch.randn(20_000, 64, generator=rng) * lengths + 3.0

@@ -38,7 +38,7 @@ PER_SECOND = 200
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """What was seen while the requests ran beside a steady stream of good ones."""
+    """What was seen while the requests ran next to a steady stream of good ones."""
 
     cases: list[Case]
     results: list[Result]
@@ -171,7 +171,7 @@ def test_a_string_that_ends_too_early_fails_nobody_else(
             assert_same(read_answer(call.result()), expected)
 
 
-# A race of its own lets 2.51 die where a call is cancelled, once in 900 to 3,500.
+# A race of its own lets 2.51 die when a call is cancelled, once in 900 to 3,500.
 
 
 def test_callers_that_leave_do_not_end_the_service(

@@ -7,7 +7,7 @@ from pathlib import Path
 def make_certificates(folder: Path) -> None:
     """ca.pem, and server, client, stranger: .pem and .key; ca vouches for the first two.
 
-    Raises FileNotFoundError where there is no openssl.
+    Raises FileNotFoundError if there is no openssl.
     """
 
     def openssl(*arguments: str) -> None:

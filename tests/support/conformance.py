@@ -274,7 +274,7 @@ def newest(model: Path) -> Path:
 
 
 def main() -> None:
-    """Print the table; exit status 1 where a client failed."""
+    """Print the table; exit status 1 if a client failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("build/clients"))

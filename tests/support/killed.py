@@ -13,7 +13,7 @@ from seqrec_export.repository.published import models, problems, versions, vouch
 GRAPHS = ("caser", "caser_encoder", "caser_scorer")
 
 
-# What the interpreter tells a hook about changes of files, beside `open` for writing.
+# What the interpreter tells a hook about changes of files, next to `open` for writing.
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 
 

@@ -19,7 +19,7 @@ def mount(place: Path, size: str = "64m", flags: int = 0) -> None:
 
 
 def with_own_mounts(work: Callable[[], None]) -> None:
-    """Do the work in a process that may `mount`; skips the test where no process may."""
+    """Do the work in a process that may `mount`; skips the test if no process may."""
     user, group = os.geteuid(), os.getegid()
     pid = os.fork()
     if pid == 0:  # never returns into pytest

@@ -1,6 +1,6 @@
 """The embedded backend with what Triton's native one does to requests that share a batch.
 
-Triton runs this file in place of the embedded backend, which lies beside it under another name
+Triton runs this file in place of the embedded backend, which lies next to it under another name
 (`served.backend`). What it does differently:
 
 - Numbers of a ragged input are gathered until a request has none. That request has no buffer, the

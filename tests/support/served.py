@@ -93,7 +93,7 @@ def backend(name: str, folder: Path) -> Path:
 
 @contextmanager
 def running(repository: Path, backend: Path = server.BACKEND) -> Iterator[server.Server]:
-    """A Triton on free ports; skips the test where there is no Triton."""
+    """A Triton on free ports; skips the test if there is no Triton."""
     try:
         server.find_triton()
     except SeqrecError as error:

@@ -56,7 +56,7 @@ def test_padding_anywhere_in_the_history_changes_nothing(
     for name in served.parallel:
         if name == "history_item_ids":
             wider = np.full((batch, length + holes), "", dtype=object)
-        else:  # beside padding may stand anything
+        else:  # next to padding may stand anything
             filler = served.request(rng, batch=batch, length=length + holes, odd=True, padding=0.5)
             wider = filler[name]
         np.put_along_axis(wider, places, request[name], axis=1)

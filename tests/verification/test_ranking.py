@@ -78,7 +78,7 @@ def test_a_prefix_of_the_answer_is_the_answer_of_a_smaller_top_k(
     answer = served.onnx(request)
     prefix = answer | {name: answer[name][:, :small] for name in ("item_ids", "scores")}
     assert_same(prefix, smaller, but=("item_ids",))
-    # Ids may differ only where the next ones have the same score.
+    # Ids may differ only if the next ones have the same score.
     wrong = prefix["item_ids"] != smaller["item_ids"]
     tied = np.zeros_like(wrong)
     scores = answer["scores"]

@@ -135,7 +135,7 @@ def test_a_request_that_ends_the_process_stays_in_repro(
 
     def without_a_step(net: Any, history: Ragged, ratings: Tensor) -> tuple[Tensor, ...]:
         items, stars = compact(history, (ratings, 0.0), window=9)
-        items = items[:, 1:]  # no step where the longest history has one
+        items = items[:, 1:]  # no step if the longest history has one
         x = torch.cat([net.items(items), torch.nan_to_num(stars[:, 1:])[..., None]], dim=2)
         _, state = net.gru(x, (items != PAD).sum(dim=1).clamp(min=1))
         return state, layers.known_items(history)
