@@ -206,7 +206,7 @@ def plain_loop(run: Run, dataset: Dataset, batches: list[Batch], device: str) ->
     torch.manual_seed(run.seed)
     config = run.config
     net: Any = run.model.net(config, dataset.num_rows)
-    net.observe(dataset)
+    net.fill_buffers(dataset)
     net.to(device).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
 

@@ -39,6 +39,7 @@ from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers import read
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.folders import read_json, remove, sha256_json, write_json
+from seqrec_export.models.model import fill_buffers, finish
 from seqrec_export.models.registry import MODELS
 from seqrec_export.training.fit import fit
 from seqrec_export.training.train import library_versions
@@ -215,11 +216,11 @@ def one_training(name: str, folder: str, seed: int, results: Path) -> dict[str, 
     dataset = task.dataset(log, seed)
     torch.manual_seed(seed)
     net = model.net(config, dataset.num_rows)
-    net.observe(dataset)  # type: ignore[operator]
+    fill_buffers(net, dataset)
     history = fit(
         model, net, dataset, config, work, seed=seed, resume=True, progress=sys.stderr.isatty()
     )
-    net.finish()  # type: ignore[operator]
+    finish(net)
     result = {
         "key": key,
         "test": model.evaluate(net, dataset, config, "test"),

@@ -121,7 +121,7 @@ def train(folder: Path, run: Path, count: int) -> Figures:
         return min(count or sys.maxsize, model.num_batches(*arguments))
 
     def evaluate(*arguments: Any) -> dict[str, float]:
-        return {model.monitor: 0.0}
+        return {model.metric.name: 0.0}
 
     config = model.config(epochs=1)
     train(

@@ -27,7 +27,7 @@ from seqrec_export.training.fit import lightning_module, quieten
 
 def plain_loop(model: Model, dataset: Dataset, config: object, epochs: int) -> float:
     net = model.net(config, dataset.num_rows)
-    net.observe(dataset)
+    net.fill_buffers(dataset)
     net.train()
     optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
     steps = 0
@@ -45,7 +45,7 @@ def plain_loop(model: Model, dataset: Dataset, config: object, epochs: int) -> f
 
 def trainer(model: Model, dataset: Dataset, config: object, epochs: int) -> float:
     net = model.net(config, dataset.num_rows)
-    net.observe(dataset)
+    net.fill_buffers(dataset)
     module = lightning_module(model, net, dataset, config, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         lightning_trainer = lightning.Trainer(

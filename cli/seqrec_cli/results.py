@@ -40,10 +40,10 @@ def metric_row(run: Run) -> tuple[Any, ...]:
     model, metrics = run.model, run.metrics
     return (
         model.name,
-        figures(metrics["test"], model.headline) or "nothing is held out",
+        figures(metrics["test"], model.metric.headline) or "nothing is held out",
         _targets(metrics["test"]),
-        model.baseline,
-        figures(metrics["baselines"][model.baseline], model.headline),
+        model.metric.baseline,
+        figures(metrics["baselines"][model.metric.baseline], model.metric.headline),
         len(metrics["curve"]),
         f"{metrics['seconds']:.0f} s",
     )

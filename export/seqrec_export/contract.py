@@ -80,7 +80,8 @@ class Graph:
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
     tolerance: Tolerance  # of every float32 output that may be published
-    catalogue: Callable[..., Tensor] | None = None  # a graph that ranks: (B, V) before its top-k
+    # Of a graph that ranks: (B, V) scores before its top-k, with which the gate compares.
+    reference_scores: Callable[..., Tensor] | None = None
     int8_search: Callable[[Any], Any] | None = None  # of a network: `function` takes it as `search`
     item_precision: ItemPrecision = "float32"
 

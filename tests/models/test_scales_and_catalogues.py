@@ -41,7 +41,7 @@ def trained(log: Interactions, path: Path) -> Run:
 
 def observed(log: Interactions) -> Mlink:
     net = Mlink(small_config("mlink"), (dataset := prepare(log, "last_rating")).num_rows)
-    net.observe(dataset)
+    net.fill_buffers(dataset)
     return net.eval()
 
 

@@ -54,7 +54,7 @@ def main() -> None:
         dropout=task.dropout,
     )
     net = MODEL.net(config, dataset.num_rows)
-    net.observe(dataset)
+    net.fill_buffers(dataset)
 
     def evaluate() -> Metrics:
         return MODEL.evaluate(net, dataset, config, "test")

@@ -101,11 +101,11 @@ class NextItem(nn.Module):
 def next_item_graphs(name: str, tolerance: Tolerance, top_k: int) -> dict[str, Graph]:
     """`<name>` gives the best items, `<name>_scorer` rates the candidates that it is given."""
 
-    def catalogue(net: NextItem, history: Ragged) -> Tensor:
+    def reference_scores(net: NextItem, history: Ragged) -> Tensor:
         return layers.mask_seen(net.scores(history), history)
 
     def recommend(net: NextItem, history: Ragged) -> tuple[Tensor, ...]:
-        best, items = catalogue(net, history).topk(top_k, dim=1)
+        best, items = reference_scores(net, history).topk(top_k, dim=1)
         items = torch.where(best > layers.LOWEST, items, PAD)
         return items, best, layers.known_items(history)
 
@@ -121,7 +121,7 @@ def next_item_graphs(name: str, tolerance: Tolerance, top_k: int) -> dict[str, G
             inputs=(wire.HISTORY,),
             outputs=(*wire.ranked_items(top_k), wire.KNOWN_ITEMS),
             tolerance=tolerance,
-            catalogue=catalogue,
+            reference_scores=reference_scores,
         ),
         f"{name}_scorer": Graph(
             name=f"{name}_scorer",

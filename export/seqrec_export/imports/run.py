@@ -14,7 +14,7 @@ from seqrec_export.contract import Graph, Tolerance
 from seqrec_export.data.vocabulary import Vocabulary
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import remove, replace_folder, sha256_json
-from seqrec_export.models.model import Model
+from seqrec_export.models.model import Metric, Model
 from seqrec_export.training.run import Run, alone, library_versions, write_run
 
 # Nobody knows how large somebody else's scores are: near 100, float32 has steps of 8e-6.
@@ -40,14 +40,11 @@ def untrained_model(
         config=config,
         net=net,
         graphs=graphs,
-        needs=(),
-        split="leave_one_out",
         batches=untrained,
         num_batches=untrained,
         evaluate=untrained,
         baselines=untrained,
-        monitor="",
-        headline=(),
+        metric=Metric(name="", headline=()),
     )
 
 

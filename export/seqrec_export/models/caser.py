@@ -28,7 +28,7 @@ from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
 from seqrec_export.models import wire
-from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.model import Batch, Metric, Model
 from seqrec_export.models.retrieval import retrieval_graphs
 from seqrec_export.models.settings import COUNT, SHARE, WIDTH, Range, Settings, setting
 from seqrec_export.nn import layers, losses
@@ -92,7 +92,7 @@ class Caser(nn.Module):
         """What a user embedding is multiplied with."""
         return Catalogue(self.out_vectors.weight, self.out_bias, self.popularity)
 
-    def observe(self, dataset: Dataset) -> None:
+    def fill_buffers(self, dataset: Dataset) -> None:
         """Take over the popularity order, which answers requests without a known item."""
         self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
 
@@ -187,14 +187,11 @@ MODEL = Model(
     config=CaserConfig,
     net=Caser,
     graphs=graphs,
-    needs=(),
-    split="leave_one_out",
     batches=_batches,
     num_batches=_num_batches,
     evaluate=evaluate,
     baselines=baselines,
-    monitor="ndcg@10",
-    headline=("hr@10", "ndcg@10", "hr@50", "auc"),
+    metric=Metric(name="ndcg@10", headline=("hr@10", "ndcg@10", "hr@50", "auc")),
     presets={
         "ml-100k": {"dim": 32, "dropout": 0.5, "learning_rate": 2e-3, "epochs": 25, "patience": 25},
         "ml-1m": {

@@ -32,7 +32,7 @@ from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
 from seqrec_export.evaluation.sessions import candidates_of, rankable, session_metrics
 from seqrec_export.models import wire
-from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.model import Batch, Metric, Model
 from seqrec_export.models.retrieval import retrieval_graphs
 from seqrec_export.models.settings import (
     COUNT,
@@ -111,12 +111,9 @@ class GRU4Att(nn.Module):
         """What a user embedding is multiplied with."""
         return Catalogue(self.items.weight, self.bias, self.popularity)
 
-    def observe(self, dataset: Dataset) -> None:
+    def fill_buffers(self, dataset: Dataset) -> None:
         """Take over the popularity order, which answers requests without a known item."""
         self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
-
-    def finish(self) -> None:
-        """Nothing to derive."""
 
     def gap_bucket(self, gap_days: Tensor, real: Tensor) -> Tensor:
         """(B, L) days, (B, L) -> (B, L) rows of the gap embedding.
@@ -373,15 +370,14 @@ MODEL = Model(
     config=GRU4AttConfig,
     net=GRU4Att,
     graphs=graphs,
-    needs=(),
-    split="leave_one_out",
     batches=_batches,
     num_batches=_num_batches,
     evaluate=evaluate,
     baselines=baselines,
-    monitor="selection",
     choosing=_choosing,
-    headline=("hr@10", "ndcg@10", "candidates_ndcg@10", "candidates_mrr"),
+    metric=Metric(
+        name="selection", headline=("hr@10", "ndcg@10", "candidates_ndcg@10", "candidates_mrr")
+    ),
     cpu_bfloat16=True,
     presets={
         "ml-1m": {

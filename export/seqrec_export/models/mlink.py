@@ -22,7 +22,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation import metrics
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.models import wire
-from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.model import Batch, Metric, Model
 from seqrec_export.models.retrieval import candidate_scorer
 from seqrec_export.models.settings import SHARE, TWO_OR_MORE, WIDTH, WINDOW, Settings, setting
 from seqrec_export.nn import layers
@@ -76,7 +76,7 @@ class Mlink(nn.Module):
         self.register_buffer("lowest", torch.tensor(0.0))
         self.register_buffer("mean_rating", torch.tensor(3.0))
 
-    def observe(self, dataset: Dataset) -> None:
+    def fill_buffers(self, dataset: Dataset) -> None:
         """Take over the scale of the ratings and their mean, which stands in for a missing one.
 
         The scale has 0 in it, so that of stars it goes from 0 to the highest. Raises SeqrecError if
@@ -103,9 +103,6 @@ class Mlink(nn.Module):
             share = float((mean - lowest) / (highest - lowest))
             odds = float(np.log(share / (1 - share))) if 0 < share < 1 else 6 * share - 3
             self.rate.bias.fill_(odds)
-
-    def finish(self) -> None:
-        """Nothing to derive."""
 
     def encode(self, history: Ragged, ratings: Tensor) -> Tensor:
         """Item indices, (B, W) stars of the last items -> (B, D + 1) last hidden state."""
@@ -299,10 +296,12 @@ MODEL = Model(
     num_batches=_num_batches,
     evaluate=evaluate,
     baselines=baselines,
-    monitor="rmse",
-    mode="min",
-    headline=("rmse", "mae", "unseen_rmse"),
-    baseline="user and item bias",
+    metric=Metric(
+        name="rmse",
+        direction="min",
+        baseline="user and item bias",
+        headline=("rmse", "mae", "unseen_rmse"),
+    ),
     scale=_scale,
     presets={"source": {"learning_rate": 1e-3, "lr_decay": 1.0, "batch_size": 16}},
 )

@@ -11,49 +11,71 @@ import numpy as np
 from torch import Tensor, nn
 
 from seqrec_export.contract import Graph
-from seqrec_export.data.histories import Dataset
+from seqrec_export.data.histories import Dataset, Part
 from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation.metrics import Metrics
-
-Batch = dict[str, Tensor]
+from seqrec_export.models.next_item import NEXT_ITEM
+from seqrec_export.models.next_item import Batch as Batch
 
 
 class Net(Protocol):
-    """What training needs of a network besides being an nn.Module."""
+    """What training needs of a network besides being an nn.Module.
 
-    def observe(self, dataset: Dataset) -> None:
-        """Copy what the data says (popularity, features) into buffers, before training."""
+    It may also have `fill_buffers(dataset)`, called before training, which copies what the data
+    says (popularity, features) into its buffers, and `finish()`, called after training, which
+    derives what serving needs (mean vectors, an index of items).
+    """
 
     def loss(self, batch: Batch) -> Tensor:
         """One training batch -> a scalar."""
 
-    def finish(self) -> None:
-        """Derive what serving needs (mean vectors, item index), after training."""
+
+def fill_buffers(net: nn.Module, dataset: Dataset) -> None:
+    """What a network does before its training, if it does anything."""
+    if (fill := getattr(net, "fill_buffers", None)) is not None:
+        fill(dataset)
+
+
+def finish(net: nn.Module) -> None:
+    """What a network does after its training, if it does anything."""
+    if (derive := getattr(net, "finish", None)) is not None:
+        derive()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a model is judged by."""
+
+    name: str  # the validation figure that chooses the epoch
+    direction: Literal["min", "max"] = "max"  # what is better
+    baseline: str = "popularity"  # the one that it is shown next to
+    headline: tuple[str, ...] = ("hr@10", "ndcg@10")  # the test figures that stand in tables
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One recommender: its config, network, graphs, training batches and evaluation."""
+    """One recommender: its config, network, graphs, training batches and evaluation.
+
+    What has a default is that of a model of next items (`models.next_item`).
+    """
 
     name: str
     summary: str
     config: type[Any]
     net: Callable[[Any, Mapping[str, int]], nn.Module]  # (config, rows per vocabulary)
     graphs: Callable[[Any, int], dict[str, Graph]]  # (config, top_k)
-    needs: tuple[str, ...]  # columns of the interactions, besides user, item and time
-    split: Literal["leave_one_out", "time", "last_rating"]
-    batches: Callable[[Dataset, Any, np.random.Generator], Iterator[Batch]]
-    num_batches: Callable[[Dataset, Any], int]
-    evaluate: Callable[[nn.Module, Dataset, Any, Literal["validation", "test"]], Metrics]
-    baselines: Callable[[Dataset, Any, Literal["validation", "test"]], dict[str, Metrics]]
-    monitor: str  # the validation metric that chooses the epoch
-    # How many targets it has in a log: with none, no epoch can be chosen.
+    needs: tuple[str, ...] = ()  # columns of the interactions, besides user, item and time
+    split: Literal["leave_one_out", "time", "last_rating"] = "leave_one_out"
+    batches: Callable[[Dataset, Any, np.random.Generator], Iterator[Batch]] = NEXT_ITEM.batches
+    num_batches: Callable[[Dataset, Any], int] = NEXT_ITEM.num_batches  # of an epoch
+    evaluate: Callable[[nn.Module, Dataset, Any, Part], Metrics] = NEXT_ITEM.evaluate
+    baselines: Callable[[Dataset, Any, Part], dict[str, Metrics]] = NEXT_ITEM.baselines
+    metric: Metric = Metric(name="ndcg@10")
+    # How many targets choose the epoch in a log: without any, none can be chosen.
     choosing: Callable[[Dataset], int] = lambda dataset: len(dataset.validation)
-    mode: Literal["min", "max"] = "max"
-    headline: tuple[str, ...]  # the test figures that stand in tables
-    baseline: str = "popularity"  # the one that stands beside them
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by name
-    scale: Callable[[Any], float] = lambda net: 1.0  # of a network's scores, beside the usual ones
+    # How many times as far off the scores of a network may be, which are larger than usual.
+    scale: Callable[[Any], float] = lambda net: 1.0
     ranks_new_items: bool = False  # items that training never saw, by their features
     cpu_bfloat16: bool = False  # whether a CPU that has bfloat16 trains wide ones faster with it
 

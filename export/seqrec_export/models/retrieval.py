@@ -36,7 +36,7 @@ def retrieval_graphs(
     """
     left_out = "" if keep_seen else ", what it already holds left out"
 
-    def catalogue(net: _Retriever, history: Ragged, *rest: Any) -> Tensor:
+    def reference_scores(net: _Retriever, history: Ragged, *rest: Any) -> Tensor:
         scores = net.catalogue.scores(net.encode(history, *rest))
         assert net.catalogue.popularity is not None
         known = layers.known_items(history)
@@ -63,7 +63,7 @@ def retrieval_graphs(
             inputs=inputs,
             outputs=(*wire.ranked_items(top_k), wire.KNOWN_ITEMS),
             tolerance=tolerance,
-            catalogue=catalogue,
+            reference_scores=reference_scores,
             int8_search=lambda net: int8_search(net.catalogue, top_k),
         ),
         f"{name}_encoder": Graph(

@@ -174,12 +174,9 @@ class SASRec(nn.Module):
         """What a user embedding is multiplied with."""
         return Catalogue((self.decoder or self.items).weight, self.bias, self.popularity)
 
-    def observe(self, dataset: Dataset) -> None:
+    def fill_buffers(self, dataset: Dataset) -> None:
         """Take over the popularity order, which answers requests without a known item."""
         self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
-
-    def finish(self) -> None:
-        """Nothing to derive."""
 
     def states(self, history: Tensor, *, last_only: bool = False) -> Tensor:
         """(B, L) item indices, right-aligned -> (B, L, D) states, or (B, 1, D) the last."""
@@ -280,14 +277,10 @@ MODEL = Model(
     config=SASRecConfig,
     net=SASRec,
     graphs=graphs,
-    needs=(),
-    split="leave_one_out",
     batches=_batches,
     num_batches=_num_batches,
     evaluate=evaluate,
     baselines=baselines,
-    monitor="ndcg@10",
-    headline=("hr@10", "ndcg@10"),
     cpu_bfloat16=True,
     presets={
         "ml-1m": {

@@ -24,7 +24,7 @@ from seqrec_export.data.vocabulary import NUM_RESERVED, UNKNOWN
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.evaluation.ranking import basket_metrics
 from seqrec_export.models import wire
-from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.model import Batch, Metric, Model
 from seqrec_export.models.retrieval import candidate_scorer
 from seqrec_export.models.settings import SHARE, TWO_OR_MORE, WIDTH, Range, Settings, setting
 from seqrec_export.nn import layers, losses
@@ -84,7 +84,7 @@ class TwoTower(nn.Module):
         """What a user embedding is multiplied with."""
         return Catalogue(self.item_index)
 
-    def observe(self, dataset: Dataset) -> None:
+    def fill_buffers(self, dataset: Dataset) -> None:
         """Take over the mean age, the articles' groups and how often each was bought."""
         ages = _ages(dataset)[dataset.histories.users[dataset.train]]
         self.mean_age.fill_(float(np.nanmean(ages)) if np.isfinite(ages).any() else 40.0)
@@ -169,7 +169,7 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
     def known_user(user: Tensor) -> Tensor:
         return (user >= NUM_RESERVED).to(torch.int32)
 
-    def catalogue(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> Tensor:
+    def reference_scores(net: TwoTower, user: Tensor, age: Tensor, month: Tensor) -> Tensor:
         return net.catalogue.scores(net.encode(user, age, month))
 
     def recommend(
@@ -215,7 +215,7 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
             inputs=query,
             outputs=(*wire.ranked_items(top_k), known),
             tolerance=_UNIT_TOLERANCE,
-            catalogue=catalogue,
+            reference_scores=reference_scores,
             int8_search=lambda net: int8_search(net.catalogue, top_k),
         ),
         "two_tower_encoder": Graph(
@@ -316,9 +316,11 @@ MODEL = Model(
     num_batches=_num_batches,
     evaluate=evaluate,
     baselines=baselines,
-    monitor="recall@12",
-    headline=("recall@12", "recall@100", "map@12"),
-    baseline="recent popularity",
+    metric=Metric(
+        name="recall@12",
+        baseline="recent popularity",
+        headline=("recall@12", "recall@100", "map@12"),
+    ),
     ranks_new_items=True,
     presets={"source": {"temperature": 1.0, "batch_size": 64}},
 )

@@ -52,9 +52,9 @@ class ModelReport:
         return cls(
             name=model.name,
             metrics=metrics,
-            headline=model.headline,
-            monitor=model.monitor,
-            mode=model.mode,
+            headline=model.metric.headline,
+            monitor=model.metric.name,
+            mode=model.metric.direction,
             graphs=graphs,
         )
 

@@ -167,14 +167,16 @@ class _Fit(lightning.LightningModule):
             self._check("a weight", math.nan)
         with torch.autocast(self.device.type, enabled=False):  # in full precision, as it is served
             metrics = self.model.evaluate(self.net, self.dataset, self.config, "validation")
-        self._check(self.model.monitor, metrics[self.model.monitor])
+        self._check(self.model.metric.name, metrics[self.model.metric.name])
         if self._loss_sum is not None:
             metrics["loss"] = float(self._loss_sum) / self._steps
             self.log("loss", metrics["loss"], prog_bar=True, batch_size=1)
             self._loss_sum, self._steps = None, 0
         self.curve.append({"epoch": float(self.current_epoch), **metrics})
-        self.log(self.model.monitor, metrics[self.model.monitor], prog_bar=True, batch_size=1)
-        others = metrics.keys() - {"loss", self.model.monitor}
+        self.log(
+            self.model.metric.name, metrics[self.model.metric.name], prog_bar=True, batch_size=1
+        )
+        others = metrics.keys() - {"loss", self.model.metric.name}
         self.log_dict({name: metrics[name] for name in others}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -269,14 +271,16 @@ def fit(
     config = resolved(model, config)
     begin_deterministic(seed)
     module = _Fit(model, net, dataset, config, seed)
-    stopping = _Stopping(patience=config.patience, monitor=model.monitor, mode=model.mode)
+    stopping = _Stopping(
+        patience=config.patience, monitor=model.metric.name, mode=model.metric.direction
+    )
     best = ModelCheckpoint(
         checkpoints,
         BEST,
         save_top_k=1,
         enable_version_counter=False,
-        monitor=model.monitor,
-        mode=model.mode,
+        monitor=model.metric.name,
+        mode=model.metric.direction,
     )
     last = ModelCheckpoint(checkpoints, LAST, save_top_k=1, enable_version_counter=False)
     for checkpoint in (best, last):
@@ -313,7 +317,7 @@ def fit(
     stopped = stopping.stopped_epoch > 0
     return {
         "curve": module.curve,
-        "ended": f"no gain in {model.monitor} for {config.patience} epochs"
+        "ended": f"no gain in {model.metric.name} for {config.patience} epochs"
         if stopped
         else f"all {config.epochs} epochs done",
         **{name: round(value, 2) for name, value in module.clock.spent().items()},

@@ -20,7 +20,7 @@ from seqrec_export.data.raw_requests import Input, RawLog, columns_of, require_i
 from seqrec_export.data.readers import READERS
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import remove, replace_folder, sha256_json
-from seqrec_export.models.model import Model
+from seqrec_export.models.model import Model, fill_buffers, finish
 from seqrec_export.models.registry import is_own, origin
 from seqrec_export.models.settings import SEED
 from seqrec_export.models.wire import CANDIDATES
@@ -175,7 +175,7 @@ def train(
         held_out = _held_out(model, config, interactions, dataset, seed)
         torch.manual_seed(seed)
         net = model.net(config, dataset.num_rows)
-        net.observe(dataset)  # type: ignore[operator]
+        fill_buffers(net, dataset)
         loggers = tracking.loggers(model.name, config, work, mlflow)
         history = fit(
             model,
@@ -188,7 +188,7 @@ def train(
             progress=progress,
             loggers=loggers,
         )
-        net.finish()  # type: ignore[operator]
+        finish(net)
         test = model.evaluate(net, dataset, config, "test")
         metrics = {
             "test": test,
@@ -220,7 +220,7 @@ def _kept(path: Path) -> Iterator[None]:
 
 
 def _without_figures(model: Model, test: Mapping[str, float]) -> tuple[str, ...]:
-    if any(name in test for name in model.headline):
+    if any(name in test for name in model.metric.headline):
         return ()
     return (f"nothing of the log is held out to test {model.name} on, so it has no figures",)
 

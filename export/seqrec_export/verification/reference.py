@@ -61,12 +61,12 @@ class PyTorch:
         tensors = self.tensors(graph, request)
         single = self._answer(graph, self.single, tensors)
         tensors = [t.double() if t.is_floating_point() else t for t in tensors]
-        if graph.catalogue is None:
+        if graph.reference_scores is None:
             double = self._answer(graph, self.double, tensors)
             return Reference(single=single, double=double, catalogue=None)
         rows = max(1, _CATALOGUE_SCORES_AT_ONCE // self.vocabularies["items"].num_rows)
         with torch.inference_mode():
-            parts = [graph.catalogue(self.double, *p) for p in _parts(graph, tensors, rows)]
+            parts = [graph.reference_scores(self.double, *p) for p in _parts(graph, tensors, rows)]
         scores = torch.cat(parts)
         scores[:, :NUM_RESERVED] = LOWEST
         top_k = single["scores"].shape[1]
