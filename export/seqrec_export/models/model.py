@@ -82,7 +82,8 @@ class Model:
     @property
     def figures(self) -> dict[str, Any]:
         """What metrics.json says of its figures, for whoever shows them without the model."""
-        return {"headline": [*self.headline], "monitor": self.monitor, "mode": self.mode}
+        of = self.metric
+        return {"headline": [*of.headline], "monitor": of.name, "mode": of.direction}
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z][a-z0-9_]*", self.name):
