@@ -187,7 +187,7 @@ PUBLISH = """
 import sys
 from pathlib import Path
 from seqrec_export.export.exported import export_run
-from seqrec_export.repository import publish
+from seqrec_export.repository.publish import publish
 from seqrec_export.training.run import load
 exported = export_run(load(Path(sys.argv[1])), int(sys.argv[3]))
 assert not exported.fresh
