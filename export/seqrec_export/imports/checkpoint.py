@@ -14,6 +14,7 @@ import pickletools
 import re
 import struct
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,27 @@ class Foreign:
     settings: dict[str, Any]
     weights: dict[str, Tensor]
     items: list[str] = field(default_factory=list)  # by row; the first, padding, is left out
+
+    def __post_init__(self) -> None:
+        """Raises SeqrecError if a file held something else: nobody behind this has to ask."""
+        texts = isinstance(self.model, str) and all(isinstance(name, str) for name in self.settings)
+        tensors = any(isinstance(value, Tensor) for value in self.settings.values())
+        if not texts or tensors or not all(map(_is_weight, self.weights.items())):
+            raise SeqrecError(f"not what {self.library} saves: a name, setting or weight is none")
+
+
+def _is_weight(named: tuple[Any, Any]) -> bool:
+    name, tensor = named
+    plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+    real = plain and not (tensor.is_complex() or tensor.is_quantized or tensor.is_meta)
+    return isinstance(name, str) and real
+
+
+def mapping(value: object, name: str) -> Mapping[Any, Any]:
+    """A dict of a checkpoint, or SeqrecError: it was of another library, or is damaged."""
+    if not isinstance(value, Mapping):
+        raise SeqrecError(f"{name} is missing or no dict")
+    return value
 
 
 class Held:
@@ -57,10 +79,10 @@ NUMPY = [
     for name in ("_reconstruct", "scalar")
 ] + ["numpy.ndarray", "numpy.dtype"]
 
-# What PyTorch's reader raises: for a name that it does not allow, and for a damaged file.
+# What PyTorch's reader raises for a name that it does not allow, and it and zipfile for damage.
 DAMAGED = (
-    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError,
-    AttributeError, AssertionError, struct.error,
+    pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, OSError,
+    ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError,
 )  # fmt: skip
 
 
@@ -78,11 +100,16 @@ def load_weights_only(file: io.BytesIO, names: list[str]) -> dict[str, Any]:
             raise SeqrecError(
                 f"names {named[1]}, which is not read (a pickle can run code)"
             ) from error
-        said = (str(error).splitlines() or [repr(error)])[0]
-        raise SeqrecError(f"damaged: {said}") from error
+        raise damaged(error) from error
     if not isinstance(found, dict):
         raise SeqrecError(f"a {type(found).__name__}, not a checkpoint")
     return found
+
+
+def damaged(error: Exception) -> SeqrecError:
+    """The error for a file that cannot be read to its end."""
+    said = (str(error).splitlines() or [repr(error)])[0]
+    return SeqrecError(f"damaged: {said}")
 
 
 # What PyTorch's reader knows and what means the same in every protocol.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
+from seqrec_export.data.histories import prepare
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.vocabulary import NUM_RESERVED, Vocabulary
 from seqrec_export.errors import SeqrecError
@@ -22,6 +23,7 @@ from seqrec_export.imports.rectools import read_rectools, rectools_net
 from seqrec_export.imports.run import vocabulary_of, write_import
 from seqrec_export.models import registry
 from seqrec_export.training.run import Run
+from seqrec_export.training.train import held_out_rows
 
 
 def import_rectools(
@@ -34,7 +36,8 @@ def import_rectools(
     """What RecTools' `SASRecModel.save` wrote, or a checkpoint of its training, as a run at `path`.
 
     Unless `keep_seen`, answers leave out what a history holds, as `recommend` does there with
-    `filter_viewed`. `log` tells which items are popular, for users without a known item.
+    `filter_viewed`. `log` tells which items are popular, for users without a known item, and gives
+    real requests to verify exports with.
     Raises SeqrecError for what is no checkpoint of SASRec of RecTools 0.19, or a damaged one, and
     names the settings that cannot be followed.
     """
@@ -57,7 +60,8 @@ def import_recbole(
     The item ids are not in it: `inter` is the atomic file that the network was trained on,
     unchanged and in its order, or `items` a JSON list of ids in RecBole's order. Unless
     `keep_seen`, answers leave out what a history holds; RecBole's `full_sort_topk` keeps it. `log`
-    tells which items are popular, for users without a known item.
+    tells which items are popular, for users without a known item, and gives real requests to verify
+    exports with.
     Raises SeqrecError for what is no checkpoint of RecBole 1.2, or a damaged one, for ids that do
     not fit to it, and names the settings that cannot be followed.
     """
@@ -86,20 +90,22 @@ def _import(
     path: Path | str,
     log: Interactions | None,
 ) -> Run:
-    vocabulary = vocabulary_of("the catalogue", items)
-    notes = []
+    vocabulary, model = vocabulary_of("the catalogue", items), registry.find(name)
+    notes, rows = [], []
     popularity = net.get_buffer("popularity")
     if log is None:
         notes.append("no log was given: without a known item, the first ids of the catalogue come")
     else:
         popularity[NUM_RESERVED:] = _counts(log, vocabulary)
+        rows = held_out_rows(model, net.config, log, prepare(log, "leave_one_out"), seed=0)
     return write_import(
         Path(path),
-        registry.find(name),
+        model,
         net.config,
         net,
         {"items": vocabulary},
         source=f"{foreign.library}: {checkpoint.name}",
+        held_out=rows,
         notes=notes,
     )
 

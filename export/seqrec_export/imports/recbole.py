@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-import zipfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,16 @@ from torch import Tensor, nn
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.imports import settings as checked
-from seqrec_export.imports.checkpoint import NUMPY, Foreign, load_weights_only, restated
+from seqrec_export.imports.checkpoint import (
+    DAMAGED,
+    NUMPY,
+    Foreign,
+    Held,
+    damaged,
+    load_weights_only,
+    mapping,
+    restated,
+)
 from seqrec_export.imports.parts import with_reserved
 from seqrec_export.imports.recbole_nets import (
     ACTIVATIONS,
@@ -46,16 +55,18 @@ def read_recbole(path: Path) -> Foreign:
         raise SeqrecError(f"{path}: not a checkpoint of torch.save (a RecBole dataset, perhaps)")
     try:
         found = load_weights_only(restated(data), _NAMES + NUMPY)
-        settings = found["config"].state["final_config_dict"]
-        model = found["config"].state["model"]
-        weights = dict(found["state_dict"])
+        config = found.get("config")
+        state = mapping(config.state if isinstance(config, Held) else None, "config")
+        return Foreign(
+            library="RecBole",
+            model=state.get("model", ""),
+            settings=dict(mapping(state.get("final_config_dict"), "final_config_dict")),
+            weights=dict(mapping(found.get("state_dict"), "state_dict")),
+        )
     except SeqrecError as error:
         raise SeqrecError(f"{path}: {error}") from error
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise SeqrecError(f"{path}: damaged: {error}") from error
-    except (KeyError, AttributeError, TypeError) as error:
-        raise SeqrecError(f"{path}: a checkpoint without {error}: not of RecBole 1.2") from error
-    return Foreign(library="RecBole", model=model, settings=settings, weights=weights)
+    except DAMAGED as error:  # of the zip, or of the list of opcodes
+        raise SeqrecError(f"{path}: {damaged(error)}") from error
 
 
 # What pandas takes for a missing value: RecBole leaves such rows out.
@@ -99,26 +110,14 @@ def items_of_inter(path: Path, settings: dict[str, Any], rows: int) -> list[str]
     `rows` are those of the item embedding, padding included. Raises SeqrecError if a setting is
     not understood that changes the order, or if the file has another number of items.
     """
-    ask = "give the ids with --items FILE, a line an id in RecBole's order"
+    ask = "give the ids with --items FILE, a JSON list of them in RecBole's order"
     for name, known in _UNDERSTOOD.items():
         if settings.get(name) not in known:
-            raise SeqrecError(f"{name} = {settings[name]!r} changes the numbering; {ask}")
+            raise SeqrecError(f"{name} = {settings.get(name)!r} changes the numbering; {ask}")
     columns = settings.get("load_col")
-    if columns is None or set(columns) - {"inter"}:
+    if not isinstance(columns, dict) or set(columns) != {"inter"}:
         raise SeqrecError(f"load_col = {columns!r}: other files may hold items too; {ask}")
-    with path.open(encoding=settings.get("encoding") or "utf-8", newline="") as file:
-        lines = csv.reader(file, delimiter=settings["field_separator"])
-        header = [column.split(":")[0] for column in next(lines, [])]
-        fields = [settings[f"{name}_ID_FIELD"] for name in ("USER", "ITEM")]
-        if lacking := [name for name in fields if name not in header]:
-            raise SeqrecError(
-                f"{path} has no column {', '.join(lacking)}; its first line names "
-                f"{', '.join(header) or 'none'}"
-            )
-        user, item = map(header.index, fields)
-        both = max(user, item)  # RecBole fills in what a line lacks after them
-        pairs = [(line[user], line[item]) for line in lines if len(line) > both]
-    pairs = [pair for pair in pairs if pair[0] not in _MISSING and pair[1] not in _MISSING]
+    pairs = [p for p in _pairs(path, settings, ask) if not _MISSING.intersection(p)]
     least = []
     for name in ("user_inter_num_interval", "item_inter_num_interval"):
         text = settings.get(name)
@@ -141,6 +140,29 @@ def items_of_inter(path: Path, settings: dict[str, Any], rows: int) -> list[str]
     return items
 
 
+def _pairs(path: Path, settings: dict[str, Any], ask: str) -> list[tuple[str, str]]:
+    """The user and the item of each line, read as RecBole reads it, with pandas."""
+    fields = [settings.get(f"{name}_ID_FIELD") for name in ("USER", "ITEM")]
+    separator, encoding = settings.get("field_separator"), settings.get("encoding") or "utf-8"
+    if not isinstance(separator, str) or len(separator) != 1:
+        raise SeqrecError(f"field_separator = {separator!r} is not one character; {ask}")
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            lines = csv.reader(file, delimiter=separator)
+            header = [column.split(":")[0] for column in next(lines, [])]
+            header[:1] = [name.removeprefix("\ufeff") for name in header[:1]]
+            if lacking := [str(name) for name in fields if name not in header]:
+                raise SeqrecError(
+                    f"{path} has no column {', '.join(lacking)}; its first line names "
+                    f"{', '.join(header) or 'none'}"
+                )
+            user, item = map(header.index, map(str, fields))
+            both = max(user, item)  # RecBole fills in what a line lacks after them
+            return [(line[user], line[item]) for line in lines if len(line) > both]
+    except (csv.Error, LookupError, TypeError, ValueError) as error:
+        raise SeqrecError(f"{path} cannot be read as RecBole reads it: {error}") from error
+
+
 def items_of_json(path: Path, rows: int) -> list[str]:
     """The item ids of a JSON list, a text each, in the order of the network's rows.
 
@@ -160,7 +182,7 @@ def items_of_json(path: Path, rows: int) -> list[str]:
 def num_rows(foreign: Foreign) -> int:
     """Rows of RecBole's item embedding, padding's included, or SeqrecError."""
     table = foreign.weights.get("item_embedding.weight")
-    if not isinstance(table, Tensor) or table.dim() != 2:
+    if table is None or table.dim() != 2 or len(table) < 2:
         raise SeqrecError(f"RecBole {foreign.model}: a checkpoint without item_embedding.weight")
     return len(table)
 
@@ -191,10 +213,10 @@ def _sasrec(foreign: Foreign, keep_seen: bool) -> RecBoleSASRec:
         eps=eps,
         keep_seen=keep_seen,
     )
-    net = RecBoleSASRec(config, {"items": num_rows(foreign) + 1})
+    rows = {"items": num_rows(foreign) + 1}
     weights = {_renamed(name): tensor for name, tensor in foreign.weights.items()}
-    checked.fill(net, weights | {"items.weight": with_reserved(weights["items.weight"])}, foreign)
-    return net
+    weights["items.weight"] = with_reserved(weights["items.weight"])
+    return checked.filled(partial(RecBoleSASRec, config, rows), weights, foreign)
 
 
 def _renamed(name: str) -> str:
@@ -223,17 +245,16 @@ def _gru4rec(foreign: Foreign, keep_seen: bool) -> RecBoleGRU4Rec:
         max_length=checked.number(foreign, "MAX_ITEM_LIST_LENGTH"),
         keep_seen=keep_seen,
     )
-    net = RecBoleGRU4Rec(config, {"items": num_rows(foreign) + 1})
+    rows = {"items": num_rows(foreign) + 1}
     weights: dict[str, Tensor] = {}
     for name, tensor in foreign.weights.items():
         layer = re.fullmatch(r"gru_layers\.(weight_[ih]h)_l(\d+)", name)
         if layer:
             weights[f"gru.{layer[2]}.{layer[1]}_l0"] = tensor
             bias = layer[1].replace("weight", "bias")
-            weights[f"gru.{layer[2]}.{bias}_l0"] = tensor.new_zeros(len(tensor))  # it has none
+            weights[f"gru.{layer[2]}.{bias}_l0"] = tensor.new_zeros(tensor.shape[:1])  # it has none
         else:
             name = name.replace("item_embedding.", "items.").replace("dense.", "out.")
             weights[name] = tensor
     weights["items.weight"] = with_reserved(weights["items.weight"])
-    checked.fill(net, weights, foreign)
-    return net
+    return checked.filled(partial(RecBoleGRU4Rec, config, rows), weights, foreign)

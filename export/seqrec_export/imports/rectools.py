@@ -11,6 +11,7 @@ import math
 import pickletools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from seqrec_export.contract import Graph
 from seqrec_export.data.vocabulary import PAD
 from seqrec_export.errors import SeqrecError
 from seqrec_export.imports import settings
-from seqrec_export.imports.checkpoint import NUMPY, Foreign, Held, load_weights_only
+from seqrec_export.imports.checkpoint import NUMPY, Foreign, Held, load_weights_only, mapping
 from seqrec_export.imports.parts import (
     BARRED,
     Attention,
@@ -177,25 +178,35 @@ def read_rectools(path: Path) -> Foreign:
     """What `SASRecModel.save` or a checkpoint of its training left in `path`, or SeqrecError."""
     try:
         found = load_weights_only(io.BytesIO(_lightning(path.read_bytes())), NUMPY)
-        held = found["hyper_parameters"]
-        said, extra = held["model_config"], held["item_extra_tokens"]
-        ids = held["item_external_ids"]
-        weights = {name.removeprefix("torch_model."): t for name, t in found["state_dict"].items()}
-        model = str(said["cls"])
-        extra = tuple(extra)
+        held = mapping(found.get("hyper_parameters"), "hyper_parameters")
+        said = mapping(held.get("model_config"), "model_config")
+        weights = mapping(found.get("state_dict"), "state_dict")
+        return Foreign(
+            library="RecTools",
+            model=str(said.get("cls")),
+            settings=dict(said),
+            weights={str(name).removeprefix("torch_model."): t for name, t in weights.items()},
+            items=_items(held),
+        )
     except SeqrecError as error:
         raise SeqrecError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise SeqrecError(f"{path}: a checkpoint without {error}: not of RecTools 0.19") from error
-    if extra != ("PAD",):
-        raise SeqrecError(f"{path}: item_extra_tokens are {extra}; only ('PAD',) is read")
-    listed = ids.state[4] if isinstance(ids, Held) and ids.state else None
+
+
+def _items(held: Mapping[str, Any]) -> list[str]:
+    """RecTools' own ids, by row, without the padding; they are in an array of objects."""
+    extra, ids = held.get("item_extra_tokens"), held.get("item_external_ids")
+    if extra not in (("PAD",), ["PAD"]):
+        raise SeqrecError(f"item_extra_tokens are {extra!r}; only ('PAD',) is read")
+    state = ids.state if isinstance(ids, Held) else None
+    listed = state[4] if isinstance(state, tuple) and len(state) == 5 else None
     if not isinstance(listed, list) or not all(type(i) in (int, str) for i in listed):
-        raise SeqrecError(f"{path}: item ids that are neither whole numbers nor texts")
+        raise SeqrecError("item ids that are neither whole numbers nor texts")
+    if listed[:1] != ["PAD"]:
+        raise SeqrecError(f"the first item id is {listed[:1]} and not PAD")
     items = [str(item) for item in listed[1:]]
     if len(set(items)) != len(items):
-        raise SeqrecError(f"{path}: two item ids are the same as texts, such as 1 and '1'")
-    return Foreign(library="RecTools", model=model, settings=said, weights=weights, items=items)
+        raise SeqrecError("two item ids are the same as texts, such as 1 and '1'")
+    return items
 
 
 def _lightning(data: bytes) -> bytes:
@@ -210,7 +221,7 @@ def _lightning(data: bytes) -> bytes:
             elif "BINBYTES" in opcode.name and strings and strings[-1] == "fitted_checkpoint":
                 if tuple(strings[:2]) != _CLASS:
                     raise SeqrecError(f"holds a {'.'.join(strings[:2])}, not RecTools' SASRecModel")
-                assert isinstance(argument, bytes | bytearray)
+                assert isinstance(argument, bytes)
                 return bytes(argument)
     except ValueError as error:
         raise SeqrecError(
@@ -247,9 +258,8 @@ def rectools_net(foreign: Foreign, *, keep_seen: bool = False) -> RecToolsSASRec
         keep_seen=keep_seen,
     )
     items = with_reserved(_item_vectors(foreign))
-    net = RecToolsSASRec(config, {"items": len(items)})
-    settings.fill(net, {"items.weight": items} | dict(_renamed(foreign.weights)), foreign)
-    return net
+    weights = {"items.weight": items} | dict(_renamed(foreign))
+    return settings.filled(partial(RecToolsSASRec, config, {"items": len(items)}), weights, foreign)
 
 
 def _item_vectors(foreign: Foreign) -> Tensor:
@@ -265,12 +275,12 @@ def _item_vectors(foreign: Foreign) -> Tensor:
     tables = []
     for block in blocks.values():
         if set(block) == {"ids_emb.weight"}:
-            tables.append(block["ids_emb.weight"])
+            tables.append(block["ids_emb.weight"].float())
         elif set(block) == {"embedding_bag.weight", "offsets", "emb_bag_inputs", "input_lengths"}:
             tables.append(_bags(block))
         else:
             raise settings.refusal(foreign, f"an item net of {', '.join(sorted(block))}")
-    if len({table.shape for table in tables}) != 1:
+    if len({table.shape for table in tables}) != 1 or tables[0].dim() != 2:
         raise SeqrecError("RecTools: item nets of different sizes")
     if len(tables[0]) != len(foreign.items) + 1:
         raise SeqrecError(
@@ -281,18 +291,20 @@ def _item_vectors(foreign: Foreign) -> Tensor:
 
 def _bags(block: dict[str, Tensor]) -> Tensor:
     """(1 + V, D) the sum of an item's category vectors, from RecTools' flat lists."""
-    values, lengths = block["embedding_bag.weight"], block["input_lengths"]
-    try:
-        item = torch.arange(len(lengths)).repeat_interleave(lengths)
-        begins = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-        place = block["offsets"].repeat_interleave(lengths) + torch.arange(len(item)) - begins
-        found = values[block["emb_bag_inputs"][place]]
-    except (RuntimeError, IndexError) as error:
-        raise SeqrecError(f"RecTools: damaged category features: {error}") from error
-    return torch.zeros(len(lengths), values.shape[1]).index_add(0, item, found)
+    values, lengths = block["embedding_bag.weight"].float(), block["input_lengths"].long()
+    inputs, offsets = block["emb_bag_inputs"].long(), block["offsets"].long()
+    begins = lengths.cumsum(0) - lengths
+    flat = values.dim() == 2 and all(t.dim() == 1 for t in (lengths, inputs, offsets))
+    in_a_row = flat and lengths.min() >= 0 and lengths.sum() == len(inputs)
+    if not in_a_row or not torch.equal(offsets, begins) or inputs.min() < 0:
+        raise SeqrecError("RecTools: category features that are not listed item by item")
+    if inputs.max() >= len(values):
+        raise SeqrecError(f"RecTools: a category without one of the {len(values):,} vectors")
+    item = torch.arange(len(lengths)).repeat_interleave(lengths)
+    return torch.zeros(len(lengths), values.shape[1]).index_add(0, item, values[inputs])
 
 
-def _renamed(weights: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+def _renamed(foreign: Foreign) -> list[tuple[str, Tensor]]:
     """RecTools' names -> those here; the item nets are summed elsewhere."""
     names = {
         "pos_encoding_layer.pos_emb.": "positions.",
@@ -305,13 +317,15 @@ def _renamed(weights: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
         "feed_forward.ff_linear_2.": "outer.",
     }
     renamed: list[tuple[str, Any]] = []
-    for name, tensor in weights.items():
+    for name, tensor in foreign.weights.items():
         if name.startswith("item_model."):
             continue
         for theirs, here in names.items():
             name = name.replace(theirs, here)
         head, joint, kind = name.partition("multi_head_attn.in_proj_")
         if joint:
+            if not tensor.dim() or len(tensor) % 3:
+                raise settings.refusal(foreign, f"{name} of the shape {tuple(tensor.shape)}")
             parts = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
             renamed += [(f"{head}attention.{part}.{kind}", chunk) for part, chunk in parts]
         else:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.imports.checkpoint import Foreign
 
 _MOST = 100_000
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def require(foreign: Foreign, allowed: Mapping[str, tuple[object, ...]]) -> None:
@@ -60,29 +62,33 @@ def layers(foreign: Foreign, prefix: str, name: str) -> int:
 def keywords(foreign: Foreign, name: str) -> dict[str, Any]:
     """A setting that is a dict or None, or SeqrecError."""
     value = foreign.settings.get(name)
-    if value is not None and not isinstance(value, dict):
+    plain = isinstance(value, dict) and not any(isinstance(v, Tensor) for v in value.values())
+    if value is not None and not plain:
         raise refusal(foreign, f"{name} = {value!r}")
     return value or {}
 
 
-def fill(net: nn.Module, weights: Mapping[str, Tensor], foreign: Foreign) -> None:
-    """Give every parameter its weight. Raises SeqrecError if one is left over, missing, or other.
+def filled(make: Callable[[], Net], weights: Mapping[str, Tensor], foreign: Foreign) -> Net:
+    """The network that `make` gives, with its weights; its buffers stay as they are.
 
-    Buffers stay as they are.
+    Raises SeqrecError if a weight is missing, left over, of another shape, or not finite. Shapes
+    are compared before there is memory for them: a damaged size may be any number.
     """
-    lacking = dict(net.named_parameters()).keys() - weights.keys()
-    try:
-        found = net.load_state_dict({**net.state_dict(), **weights})
-        assert not found.missing_keys
-    except RuntimeError as error:
-        said = " ".join(str(error).split())
-        raise SeqrecError(f"{foreign.library} {foreign.model}: {said}") from error
-    if lacking:
-        raise SeqrecError(
-            f"{foreign.library} {foreign.model}: the checkpoint lacks {', '.join(sorted(lacking))}"
-        )
+    who = f"{foreign.library} {foreign.model}"
+    with torch.device("meta"):
+        needed = {name: weight.shape for name, weight in make().named_parameters()}
+    if lacking := sorted(needed.keys() - weights.keys()):
+        raise SeqrecError(f"{who}: the checkpoint lacks {', '.join(lacking)}")
+    if unknown := sorted(weights.keys() - needed.keys()):
+        raise refusal(foreign, f"the weights {', '.join(unknown)}")
+    for name, shape in needed.items():
+        if weights[name].shape != shape:
+            has = tuple(weights[name].shape)
+            raise SeqrecError(f"{who}: {name} has the shape {has} instead of {tuple(shape)}")
     if wrong := sorted(name for name, tensor in weights.items() if not tensor.isfinite().all()):
         raise SeqrecError(
-            f"{foreign.library} {foreign.model}: {', '.join(wrong)} holds numbers that are not "
-            "finite; the training diverged"
+            f"{who}: {', '.join(wrong)} holds numbers that are not finite; the training diverged"
         )
+    net = make()
+    net.load_state_dict({**net.state_dict(), **weights})
+    return net

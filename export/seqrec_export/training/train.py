@@ -42,6 +42,7 @@ __all__ = [
     "alone",
     "finished",
     "finished_key",
+    "held_out_rows",
     "library_versions",
     "load",
     "readers_for",
@@ -172,7 +173,7 @@ def train(
         require_targets(model, dataset, config, interactions.source)
         work = unfinished.begin(path, description, resume=resume, retrain=retrain)
         # First, because a log that cannot be asked about would be found out after hours.
-        held_out = _held_out(model, config, interactions, dataset, seed)
+        held_out = held_out_rows(model, config, interactions, dataset, seed)
         torch.manual_seed(seed)
         net = model.net(config, dataset.num_rows)
         fill_buffers(net, dataset)
@@ -250,10 +251,13 @@ def _put_in_place(
     remove(work)
 
 
-def _held_out(
+def held_out_rows(
     model: Model, config: Any, interactions: Interactions, dataset: Dataset, seed: int
 ) -> list[dict[str, list[Any]]]:
-    """What a caller would have sent just before some events of the test part, and what came."""
+    """What a caller would have sent just before some events of the test part, and what came.
+
+    Raw values by input, for the gate to ask with.
+    """
     log, rng = RawLog(interactions), np.random.default_rng(seed)
     targets = rng.permutation(dataset.test)[:_HELD_OUT_ROWS]
     window = _WINDOWS_KEPT * getattr(config, "max_length", 1)
