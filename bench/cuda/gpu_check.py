@@ -43,7 +43,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.export.exported import Exported, export_run
 from seqrec_export.export.runtime import RUNTIME_ERRORS, cuda_session, feeds, session, why_no_cuda
 from seqrec_export.folders import write_json
-from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.model import Batch, Model, fill_buffers
 from seqrec_export.models.registry import MODELS
 from seqrec_export.training.train import Run, library_versions, train
 from seqrec_export.verification.cases import Case, draw
@@ -206,7 +206,7 @@ def plain_loop(run: Run, dataset: Dataset, batches: list[Batch], device: str) ->
     torch.manual_seed(run.seed)
     config = run.config
     net: Any = run.model.net(config, dataset.num_rows)
-    net.fill_buffers(dataset)
+    fill_buffers(net, dataset)
     net.to(device).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
 

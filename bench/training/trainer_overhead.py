@@ -20,14 +20,14 @@ import torch
 
 from seqrec_export.data.histories import Dataset, prepare
 from seqrec_export.data.readers import read
-from seqrec_export.models.model import Model
+from seqrec_export.models.model import Model, fill_buffers
 from seqrec_export.models.registry import MODELS
 from seqrec_export.training.fit import lightning_module, quieten
 
 
 def plain_loop(model: Model, dataset: Dataset, config: object, epochs: int) -> float:
     net = model.net(config, dataset.num_rows)
-    net.fill_buffers(dataset)
+    fill_buffers(net, dataset)
     net.train()
     optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
     steps = 0
@@ -45,7 +45,7 @@ def plain_loop(model: Model, dataset: Dataset, config: object, epochs: int) -> f
 
 def trainer(model: Model, dataset: Dataset, config: object, epochs: int) -> float:
     net = model.net(config, dataset.num_rows)
-    net.fill_buffers(dataset)
+    fill_buffers(net, dataset)
     module = lightning_module(model, net, dataset, config, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         lightning_trainer = lightning.Trainer(

@@ -98,7 +98,7 @@ class Graph:
         """The same graph from item vectors of another precision, if it searches any."""
         return replace(self, item_precision=precision) if self.int8_search else self
 
-    def with_scale(self, factor: float) -> Graph:
+    def with_tolerance_scale(self, factor: float) -> Graph:
         """The same graph with scores that may be `factor` times as far off, if it gives any."""
         if factor == 1 or not any(spec.name == SCORES for spec in self.outputs):
             return self

@@ -95,7 +95,7 @@ def test_caser_equals_the_formulas_of_the_paper(
                 horizontal.append(max(torch.relu(value) for value in filtered))
         z = torch.relu(caser.project(torch.stack(vertical + horizontal)))
         torch.testing.assert_close(vector, torch.cat([z, caser.users.weight[4]]))
-        scores = caser.score(vector[None], Ragged.of(torch.tensor([[5, 7]])))
+        scores = caser.catalogue.score(vector[None], Ragged.of(torch.tensor([[5, 7]])))
         for score, item in zip(scores, (5, 7), strict=True):
             expected = caser.out_vectors.weight[item] @ vector + caser.out_bias[item]
             torch.testing.assert_close(score, expected)

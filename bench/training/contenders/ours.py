@@ -14,6 +14,7 @@ from seqrec_export.data.histories import prepare
 from seqrec_export.data.readers import read
 from seqrec_export.data.vocabulary import PAD
 from seqrec_export.evaluation.metrics import Metrics
+from seqrec_export.models.model import fill_buffers
 from seqrec_export.models.sasrec import MODEL, SASRecConfig
 from seqrec_export.training.fit import begin_deterministic, lightning_module
 
@@ -54,7 +55,7 @@ def main() -> None:
         dropout=task.dropout,
     )
     net = MODEL.net(config, dataset.num_rows)
-    net.fill_buffers(dataset)
+    fill_buffers(net, dataset)
 
     def evaluate() -> Metrics:
         return MODEL.evaluate(net, dataset, config, "test")

@@ -171,9 +171,9 @@ def find_export(run: Run) -> Exported:
 
 def _graphs(run: Run, top_k: int, item_precision: ItemPrecision) -> dict[str, Graph]:
     graphs = run.model.graphs(run.config, top_k)
-    scale = run.model.scale(run.net)
+    scale = run.model.tolerance_scale(run.net)
     return {
-        name: graph.with_precision(item_precision).with_scale(scale)
+        name: graph.with_precision(item_precision).with_tolerance_scale(scale)
         for name, graph in graphs.items()
     }
 

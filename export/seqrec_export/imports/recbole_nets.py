@@ -107,10 +107,6 @@ class RecBoleSASRec(nn.Module):
             x = layer(x, bias)
         return _at(x, last)
 
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
-        """(B, D), item indices -> (N,) scores."""
-        return layers.dot(self.items.weight, user, candidates)
-
 
 class RecBoleGRU4Rec(nn.Module):
     """Stacked GRUs, then a linear layer; the state of the newest event."""
@@ -139,10 +135,6 @@ class RecBoleGRU4Rec(nn.Module):
             states, newest = layer(states, last + 1)
         user: Tensor = self.out(newest)
         return user
-
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
-        """(B, D), item indices -> (N,) scores."""
-        return layers.dot(self.items.weight, user, candidates)
 
 
 def _oldest_first(history: Ragged, window: int) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,6 @@ from seqrec_export.imports.parts import (
 from seqrec_export.imports.run import IMPORT_TOLERANCE, untrained_model
 from seqrec_export.models import wire
 from seqrec_export.models.retrieval import retrieval_graphs
-from seqrec_export.nn import layers
 from seqrec_export.nn.item_search import Catalogue
 from seqrec_export.nn.ragged import Ragged, compact
 
@@ -147,10 +146,6 @@ class RecToolsSASRec(nn.Module):
             padding = torch.zeros_like(padding)
         often = torch.where(padding > 0, padding.clamp(min=1).to(like.dtype).log(), BARRED)
         return often[:, None, None, None].expand(-1, 1, here.shape[1], 1)
-
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
-        """(B, D), item indices -> (N,) scores."""
-        return layers.dot(self.catalogue.vectors, user, candidates)
 
 
 def _unit(vectors: Tensor) -> Tensor:

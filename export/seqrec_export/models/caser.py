@@ -24,7 +24,7 @@ from seqrec_export.data.batches import (
     windows,
 )
 from seqrec_export.data.histories import Dataset, Part
-from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
 from seqrec_export.models import wire
@@ -92,10 +92,6 @@ class Caser(nn.Module):
         """What a user embedding is multiplied with."""
         return Catalogue(self.out_vectors.weight, self.out_bias, self.popularity)
 
-    def fill_buffers(self, dataset: Dataset) -> None:
-        """Take over the popularity order, which answers requests without a known item."""
-        self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
-
     def finish(self) -> None:
         """An unknown user is the mean of the users that were trained on."""
         with torch.no_grad():
@@ -113,22 +109,15 @@ class Caser(nn.Module):
         state = torch.cat([F.relu(self.project(features)), self.users(user[:, 0])], dim=1)
         return torch.where(layers.known_items(history) > 0, state, self.cold)
 
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
-        """(B, 2 D), item indices -> (N,) logits."""
-        scores = layers.dot(self.out_vectors.weight, user, candidates)
-        return scores + self.out_bias.index_select(0, candidates.values)
-
     def loss(self, batch: Batch) -> Tensor:
         """BPR of each target against its negatives, or softmax over the catalogue."""
-        history = batch["history"]
-        noise = torch.rand(history.shape, device=history.device) < self.config.unknown_rate
-        history = torch.where(noise & (history != PAD), UNKNOWN, history)
+        history = layers.hide_items(batch["history"], self.config.unknown_rate)
         user = self.encode(Ragged.of(history), batch["user"])
         if "target" in batch:
             weight = self.out_vectors.weight
             return losses.full_softmax(user, weight, self.out_bias, batch["target"])
         candidates = batch["candidates"]  # (B, C), the target first
-        scores = self.score(user, Ragged.of(candidates)).view_as(candidates)
+        scores = self.catalogue.score(user, Ragged.of(candidates)).view_as(candidates)
         return losses.bpr(scores[:, :1], scores[:, 1:])
 
 

@@ -111,10 +111,6 @@ class GRU4Att(nn.Module):
         """What a user embedding is multiplied with."""
         return Catalogue(self.items.weight, self.bias, self.popularity)
 
-    def fill_buffers(self, dataset: Dataset) -> None:
-        """Take over the popularity order, which answers requests without a known item."""
-        self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
-
     def gap_bucket(self, gap_days: Tensor, real: Tensor) -> Tensor:
         """(B, L) days, (B, L) -> (B, L) rows of the gap embedding.
 
@@ -167,17 +163,9 @@ class GRU4Att(nn.Module):
         users: Tensor = self.out(self.dropout(weights @ states))
         return users
 
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
-        """(B, D), item indices -> (N,) logits."""
-        return layers.dot(self.items.weight, user, candidates) + self.bias.index_select(
-            0, candidates.values
-        )
-
     def loss(self, batch: Batch) -> Tensor:
         """Listwise softmax over a session's candidates, or softmax over the catalogue."""
-        history = batch["history"]
-        noise = torch.rand(history.shape, device=history.device) < self.config.unknown_rate
-        history = torch.where(noise & (history != PAD), UNKNOWN, history)
+        history = layers.hide_items(batch["history"], self.config.unknown_rate)
         if "targets" in batch:
             users, targets = self._every_user(history, batch["event_types"]), batch["targets"]
             real = targets != PAD
@@ -186,7 +174,7 @@ class GRU4Att(nn.Module):
         user = self.encode(Ragged.of(history), event_types, batch["gap_days"])
         if "candidates" in batch:
             candidates = batch["candidates"]
-            scores = self.score(user, Ragged.of(candidates)).view_as(candidates)
+            scores = self.catalogue.score(user, Ragged.of(candidates)).view_as(candidates)
             return losses.listwise_softmax(scores, batch["labels"], candidates != PAD)
         if "negatives" in batch:
             return losses.sampled_softmax(
@@ -342,7 +330,7 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
         def rank(rows: Indices) -> NDArray[np.float32]:
             inputs = _session_batch(dataset, config, rows)
             candidates = inputs["candidates"].to(device)
-            scores = net.score(encode(inputs), Ragged.of(candidates)).view_as(candidates)
+            scores = net.catalogue.score(encode(inputs), Ragged.of(candidates)).view_as(candidates)
             return scores.float().cpu().numpy()
 
         result |= session_metrics(dataset, part, rank)
@@ -374,9 +362,10 @@ MODEL = Model(
     num_batches=_num_batches,
     evaluate=evaluate,
     baselines=baselines,
-    choosing=_choosing,
     metric=Metric(
-        name="selection", headline=("hr@10", "ndcg@10", "candidates_ndcg@10", "candidates_mrr")
+        name="selection",
+        headline=("hr@10", "ndcg@10", "candidates_ndcg@10", "candidates_mrr"),
+        targets=_choosing,
     ),
     cpu_bfloat16=True,
     presets={

@@ -141,15 +141,8 @@ class Mlink(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the stars, on the scale 0..1."""
-        history, target = batch["history"], batch["target"]
-        rate = self.config.unknown_rate
-        history = torch.where(
-            (torch.rand(history.shape, device=history.device) < rate) & (history != PAD),
-            UNKNOWN,
-            history,
-        )
-        hidden_target = torch.rand(target.shape, device=target.device) < rate
-        target = torch.where(hidden_target, UNKNOWN, target)
+        history = layers.hide_items(batch["history"], self.config.unknown_rate)
+        target = layers.hide_items(batch["target"], self.config.unknown_rate)
         state = self.encode(Ragged.of(history), batch["ratings"])
         stars = self.score(state, Ragged.of(target)).view_as(target)
         return (((stars - batch["rating"]) / (self.stars - self.lowest)) ** 2).mean()
@@ -184,11 +177,11 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
             outputs=(user, wire.KNOWN_ITEMS),
             tolerance=EMBEDDING_TOLERANCE,
         ),
-        "mlink_scorer": candidate_scorer("mlink", user),
+        "mlink_scorer": candidate_scorer("mlink", user, score=Mlink.score),
     }
 
 
-def _scale(net: Mlink) -> float:
+def _tolerance_scale(net: Mlink) -> float:
     """How much wider than five stars the ratings are."""
     return max(1.0, float(net.stars - net.lowest) / 5)
 
@@ -302,6 +295,6 @@ MODEL = Model(
         baseline="user and item bias",
         headline=("rmse", "mae", "unseen_rmse"),
     ),
-    scale=_scale,
+    tolerance_scale=_tolerance_scale,
     presets={"source": {"learning_rate": 1e-3, "lr_decay": 1.0, "batch_size": 16}},
 )

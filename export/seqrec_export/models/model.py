@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from seqrec_export.contract import Graph
@@ -21,9 +22,8 @@ from seqrec_export.models.next_item import Batch as Batch
 class Net(Protocol):
     """What training needs of a network besides being an nn.Module.
 
-    It may also have `fill_buffers(dataset)`, called before training, which copies what the data
-    says (popularity, features) into its buffers, and `finish()`, called after training, which
-    derives what serving needs (mean vectors, an index of items).
+    One that recommends from its items has a `catalogue` too. `fill_buffers(dataset)` and `finish()`
+    are optional: see the functions below.
     """
 
     def loss(self, batch: Batch) -> Tensor:
@@ -31,13 +31,19 @@ class Net(Protocol):
 
 
 def fill_buffers(net: nn.Module, dataset: Dataset) -> None:
-    """What a network does before its training, if it does anything."""
+    """Before training: copy what the data says into a network's buffers, by its `fill_buffers`.
+
+    Without one, the popularity of its catalogue, if that has any, is log(1 + the number of training
+    events of each item).
+    """
     if (fill := getattr(net, "fill_buffers", None)) is not None:
         fill(dataset)
+    elif (catalogue := getattr(net, "catalogue", None)) and catalogue.popularity is not None:
+        catalogue.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
 
 
 def finish(net: nn.Module) -> None:
-    """What a network does after its training, if it does anything."""
+    """After training: derive what serving needs (mean vectors, an index), by its `finish`."""
     if (derive := getattr(net, "finish", None)) is not None:
         derive()
 
@@ -50,6 +56,8 @@ class Metric:
     direction: Literal["min", "max"] = "max"  # what is better
     baseline: str = "popularity"  # the one that it is shown next to
     headline: tuple[str, ...] = ("hr@10", "ndcg@10")  # the test figures that stand in tables
+    # How many targets of a log it is computed from: if there are none, no epoch can be chosen.
+    targets: Callable[[Dataset], int] = lambda dataset: len(dataset.validation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +79,9 @@ class Model:
     evaluate: Callable[[nn.Module, Dataset, Any, Part], Metrics] = NEXT_ITEM.evaluate
     baselines: Callable[[Dataset, Any, Part], dict[str, Metrics]] = NEXT_ITEM.baselines
     metric: Metric = Metric(name="ndcg@10")
-    # How many targets choose the epoch in a log: without any, none can be chosen.
-    choosing: Callable[[Dataset], int] = lambda dataset: len(dataset.validation)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by name
-    # How many times as far off the scores of a network may be, which are larger than usual.
-    scale: Callable[[Any], float] = lambda net: 1.0
+    # By how much the tolerance of a network's scores is widened, if they are larger than usual.
+    tolerance_scale: Callable[[Any], float] = lambda net: 1.0
     ranks_new_items: bool = False  # items that training never saw, by their features
     cpu_bfloat16: bool = False  # whether a CPU that has bfloat16 trains wide ones faster with it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -13,11 +14,15 @@ from seqrec_export.nn.item_search import Catalogue, Search, best_items, exact, i
 from seqrec_export.nn.ragged import Ragged
 
 
-class _Retriever(Protocol):
+class Retriever(Protocol):
+    """A network that recommends from its catalogue."""
+
     @property
-    def catalogue(self) -> Catalogue: ...
-    def encode(self, history: Ragged, *rest: Any) -> Tensor: ...
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor: ...
+    def catalogue(self) -> Catalogue:
+        """The items."""
+
+    def encode(self, history: Ragged, *rest: Any) -> Tensor:
+        """Item indices, oldest first, padding anywhere -> (B, D) user embedding."""
 
 
 def retrieval_graphs(
@@ -36,7 +41,7 @@ def retrieval_graphs(
     """
     left_out = "" if keep_seen else ", what it already holds left out"
 
-    def reference_scores(net: _Retriever, history: Ragged, *rest: Any) -> Tensor:
+    def reference_scores(net: Retriever, history: Ragged, *rest: Any) -> Tensor:
         scores = net.catalogue.scores(net.encode(history, *rest))
         assert net.catalogue.popularity is not None
         known = layers.known_items(history)
@@ -44,14 +49,14 @@ def retrieval_graphs(
         return scores if keep_seen else layers.mask_seen(scores, history)
 
     def recommend(
-        net: _Retriever, history: Ragged, *rest: Any, search: Search = exact
+        net: Retriever, history: Ragged, *rest: Any, search: Search = exact
     ) -> tuple[Tensor, ...]:
         known = layers.known_items(history)
         user = net.encode(history, *rest)
         seen = None if keep_seen else history
         return (*best_items(search, net.catalogue, user, top_k, seen, known), known)
 
-    def encode(net: _Retriever, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
+    def encode(net: Retriever, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
         return net.encode(history, *rest), layers.known_items(history)
 
     user = wire.user_embedding(dim)
@@ -78,17 +83,27 @@ def retrieval_graphs(
     }
 
 
-def candidate_scorer(name: str, user: Spec, tolerance: Tolerance = SCORE_TOLERANCE) -> Graph:
+def by_catalogue(net: Retriever, user: Tensor, candidates: Ragged) -> Tensor:
+    """(B, D), item indices -> (N,) scores of the candidates as retrieval has them."""
+    return net.catalogue.score(user, candidates)
+
+
+def candidate_scorer(
+    name: str,
+    user: Spec,
+    tolerance: Tolerance = SCORE_TOLERANCE,
+    score: Callable[[Any, Tensor, Ragged], Tensor] = by_catalogue,
+) -> Graph:
     """`<name>_scorer`: scores of given candidates for a vector of `<name>_encoder`."""
 
-    def score(net: _Retriever, user: Tensor, candidates: Ragged) -> tuple[Tensor, ...]:
-        scores = net.score(layers.finite(user), candidates)
+    def rate(net: Any, user: Tensor, candidates: Ragged) -> tuple[Tensor, ...]:
+        scores = score(net, layers.finite(user), candidates)
         return (layers.mask_unknown(scores, candidates.values),)
 
     return Graph(
         name=f"{name}_scorer",
         meaning=f"scores of given candidates for a vector of {name}_encoder",
-        function=score,
+        function=rate,
         inputs=(user, wire.CANDIDATES),
         outputs=(wire.SCORES,),
         tolerance=tolerance,

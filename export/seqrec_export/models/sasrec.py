@@ -27,7 +27,7 @@ from seqrec_export.data.batches import (
     windows,
 )
 from seqrec_export.data.histories import Dataset, Part
-from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
 from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
@@ -174,10 +174,6 @@ class SASRec(nn.Module):
         """What a user embedding is multiplied with."""
         return Catalogue((self.decoder or self.items).weight, self.bias, self.popularity)
 
-    def fill_buffers(self, dataset: Dataset) -> None:
-        """Take over the popularity order, which answers requests without a known item."""
-        self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
-
     def states(self, history: Tensor, *, last_only: bool = False) -> Tensor:
         """(B, L) item indices, right-aligned -> (B, L, D) states, or (B, 1, D) the last."""
         length = history.shape[1]
@@ -203,18 +199,10 @@ class SASRec(nn.Module):
         state = self.states(compacted, last_only=True)[:, 0]
         return torch.where(layers.known_items(history) > 0, state, self.cold)
 
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
-        """(B, D), item indices -> (N,) logits."""
-        return layers.dot(self.catalogue.vectors, user, candidates) + self.bias.index_select(
-            0, candidates.values
-        )
-
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy at every position; the first event is predicted from `cold`."""
         inputs, targets = batch["inputs"], batch["targets"]
-        if self.training:
-            noise = torch.rand(inputs.shape, device=inputs.device) < self.config.unknown_rate
-            inputs = torch.where(noise & (inputs != PAD), UNKNOWN, inputs)
+        inputs = layers.hide_items(inputs, self.config.unknown_rate)
         states = torch.where((inputs != PAD)[..., None], self.states(inputs), self.cold)
         real = targets != PAD
         return losses.full_softmax(states[real], self.catalogue.vectors, self.bias, targets[real])

@@ -29,7 +29,6 @@ from seqrec_export.models.retrieval import candidate_scorer
 from seqrec_export.models.settings import SHARE, TWO_OR_MORE, WIDTH, Range, Settings, setting
 from seqrec_export.nn import layers, losses
 from seqrec_export.nn.item_search import Catalogue, Search, best_items, exact, int8_search
-from seqrec_export.nn.ragged import Ragged
 
 ITEM_FEATURES = ("garment_group_name", "index_group_name")
 _ITEM_ROWS_AT_ONCE = 65_536
@@ -131,15 +130,11 @@ class TwoTower(nn.Module):
             columns.append(one_hot.to(columns[0].dtype))
         return F.normalize(self.item_tower(torch.cat(columns, dim=1)), dim=1)
 
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
-        """(B, D), item indices -> (N,) cosines of unit vectors."""
-        return layers.dot(self.item_index, user, candidates)
-
     def loss(self, batch: Batch) -> Tensor:
         """In-batch softmax over cosines."""
         item, rate = batch["item"], self.config.id_dropout
-        query = self.encode(_drop(batch["user"], rate), batch["age"], batch["month"])
-        items = self.encode_items(_drop(item, rate), self.groups[item])
+        query = self.encode(layers.hide_items(batch["user"], rate), batch["age"], batch["month"])
+        items = self.encode_items(layers.hide_items(item, rate), self.groups[item])
         return losses.in_batch_softmax(
             query, items, item, self.log_q[item], self.config.temperature
         )
@@ -149,10 +144,6 @@ def _tower(width: int, config: TwoTowerConfig) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.dim)
     )
-
-
-def _drop(indices: Tensor, rate: float) -> Tensor:
-    return torch.where(torch.rand(indices.shape, device=indices.device) < rate, UNKNOWN, indices)
 
 
 def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:

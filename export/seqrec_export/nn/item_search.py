@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
-from seqrec_export.nn.layers import LOWEST
+from seqrec_export.nn.layers import LOWEST, dot
 from seqrec_export.nn.ragged import Ragged, row_numbers
 
 _CANDIDATES = 2  # times top_k: how many of the best by int8 are scored exactly
@@ -28,15 +28,22 @@ _ROWS_AT_ONCE = 65_536
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What a user's vector is multiplied with, and what answers if nothing is known."""
+    """The items: what a user's vector is multiplied with, and what answers if nothing is known."""
 
     vectors: Tensor  # (V, D)
     bias: Tensor | None = None  # (V,)
     popularity: Tensor | None = None  # (V,)
 
     def scores(self, user: Tensor) -> Tensor:
-        """(B, D) -> (B, V)."""
+        """(B, D) -> (B, V): of all items."""
         return F.linear(user, self.vectors, self.bias)
+
+    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
+        """(B, D), item indices -> (N,): of each candidate, for the user of its row."""
+        scores = dot(self.vectors, user, candidates)
+        if self.bias is None:
+            return scores
+        return scores + self.bias.index_select(0, candidates.values)
 
     def masked_bias(self) -> Tensor:
         """(V,) with reserved indices at LOWEST. ONNX Runtime computes it once, at load."""

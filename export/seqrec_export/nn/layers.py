@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from seqrec_export.data.vocabulary import NUM_RESERVED
+from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 from seqrec_export.nn.ragged import Ragged
 
 LOWEST = torch.finfo(torch.float32).min  # the score of what must not be recommended
@@ -120,6 +120,15 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         dropped: Tensor = _Dropped.apply(x, levels)  # type: ignore[no-untyped-call]
         return dropped
+
+
+def hide_items(items: Tensor, share: float) -> Tensor:
+    """Item indices of any shape -> the same, a random share of those that are no padding unknown.
+
+    So that a model learns what an item that it has never seen is like.
+    """
+    hidden = torch.rand(items.shape, device=items.device) < share
+    return torch.where(hidden & (items != PAD), UNKNOWN, items)
 
 
 def finite(x: Tensor) -> Tensor:

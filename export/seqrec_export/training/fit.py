@@ -57,7 +57,7 @@ def require_targets(model: Model, dataset: Dataset, config: Any, source: str) ->
             f"{source} leaves {model.name} nothing to train on: {len(dataset.train)} training "
             "events make no step with these settings; give a longer log"
         )
-    if not model.choosing(dataset):
+    if not model.metric.targets(dataset):
         raise SeqrecError(
             f"{source} leaves {model.name} nothing held out to choose the epoch by, which takes "
             f"{_MISSING[model.split]}, and there is none; give a longer log"
