@@ -51,10 +51,10 @@ def scores(run: Run, histories: Sequence[Sequence[str]]) -> np.ndarray:
     width = max(map(len, histories))
     padded = np.array([[*h, *[""] * (width - len(h))] for h in histories], object)
     history = Ragged.of(torch.from_numpy(run.vocabularies["items"].encode(padded)))
-    catalogue = run.model.graphs(run.config, 5)[run.model.name].catalogue
-    assert catalogue is not None
+    reference = run.model.graphs(run.config, 5)[run.model.name].reference_scores
+    assert reference is not None
     with torch.inference_mode():
-        found: Tensor = catalogue(run.net.double(), history)
+        found: Tensor = reference(run.net.double(), history)
     return found[:, 2:].numpy()
 
 
