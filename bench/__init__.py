@@ -6,5 +6,6 @@
 - `serving`: what an answer costs.
 - `survival`: what kills, new versions and hostile requests do to a server.
 - `cuda`: what only a card can show, and what TF32 would change.
+- `imports`: whether imported networks answer as the library that trained them.
 - `harness`: what these share, and the tests with them.
 """
