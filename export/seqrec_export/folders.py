@@ -191,7 +191,7 @@ def inside(root: Path, *names: str) -> Path:
     links = plain and any(root.joinpath(*names[:i]).is_symlink() for i in range(1, len(names) + 1))
     if not plain or (links and not path.resolve().is_relative_to(root.resolve())):
         shown = "/".join(names)
-        raise SeqrecError(f"{shown!r} leads out of {root}; give plain names of what lies in it")
+        raise SeqrecError(f"{shown!r} leads out of {root}; give plain names of what is in it")
     return path
 
 

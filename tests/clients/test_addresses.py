@@ -111,7 +111,7 @@ def test_another_machine_is_not_taken_for_this_one(remote: str) -> None:
 def test_a_server_listens_on_a_host_alone(option: str, written: str, repository: Path) -> None:
     result = CliRunner().invoke(app, ["serve", "-r", str(repository), option, written])
     assert isinstance(result.exception, SeqrecError)
-    assert f"{option} is {written!r}; give a host alone" in str(result.exception)
+    assert f"{option} is {written!r}; give only a host" in str(result.exception)
 
 
 def test_hosts_of_both_kinds_stand_in_addresses_as_they_must() -> None:

@@ -103,7 +103,7 @@ def test_vectors_of_another_log_are_not_gone_on_with(
     said: list[str] = []
     with pytest.raises(Stopped):
         embed_users(run, interactions, out, progress=stop_at(1), report=said.append)
-    assert "is begun anew" in said[0]
+    assert "starts over" in said[0]
     assert not state.exists(), "or the other log would go on from vectors that are not its own"
 
 

@@ -231,7 +231,7 @@ def test_files_that_are_no_certificates_are_named(repository: Path, tmp_path: Pa
     with pytest.raises(SeqrecError, match="give both or neither"):
         Client("127.0.0.1:1", tls=TLS(cert=rubbish))
     endpoints = Endpoints(grpc_port=0, metrics_port=0, tls=ServerTLS(cert=rubbish, key=rubbish))
-    with pytest.raises(SeqrecError, match=r"rubbish\.pem .* no PEM certificate and its key"):
+    with pytest.raises(SeqrecError, match=r"rubbish\.pem .* not a PEM certificate and its key"):
         launch(repository, ["echo"], endpoints)
     result = CliRunner().invoke(app, ["serve", "--tls-cert", str(rubbish)])
     assert "TLS needs --tls-cert and --tls-key" in str(result.exception)

@@ -239,7 +239,7 @@ def test_an_unfinished_training_is_not_dropped_without_retrain(whole: Run, tmp_p
     ) as no:
         trained(path)
     assert "go on with --resume" in str(no.value)
-    assert "anew with --retrain" in str(no.value)
+    assert "over with --retrain" in str(no.value)
     with pytest.raises(SeqrecError, match=r"other settings.*\(seed 0, not 7\).*--retrain"):
         trained(path, seed=7)
     with pytest.raises(SeqrecError, match=r"other settings.*\(seed 0, not 7\).*--retrain"):
@@ -269,7 +269,7 @@ def test_a_damaged_unfinished_training_is_named(file: str, tmp_path: Path) -> No
     path = tmp_path / "sasrec"
     unfinished(path)
     (work_of(path) / file).write_text('{"dict": [')
-    with pytest.raises(SeqrecError, match=r"is damaged.*begin anew with --retrain") as said:
+    with pytest.raises(SeqrecError, match=r"is damaged.*start over with --retrain") as said:
         trained(path, resume=True)
     assert str(Path(file).parent) in str(said.value)
     trained(path, retrain=True)

@@ -33,8 +33,8 @@ def grpc_address(text: str, *, tls: bool = False) -> str:
     place = _place(asked.removesuffix("/"))
     if place is None:
         raise SeqrecError(
-            f"{text!r} is no address of a gRPC server; write HOST:PORT, as recommender:{GRPC_PORT}"
-            f" or [::1]:{GRPC_PORT}"
+            f"{text!r} is not the address of a gRPC server; write HOST:PORT, such as"
+            f" recommender:{GRPC_PORT} or [::1]:{GRPC_PORT}"
         )
     host, port = place
     if scheme in {"http", "https"}:
@@ -42,7 +42,7 @@ def grpc_address(text: str, *, tls: bool = False) -> str:
         advice = f", with --tls-ca or TLS() for {scheme}" if scheme == "https" else ""
         raise SeqrecError(
             f"{text!r} is an address for HTTP, and models are asked over gRPC; write the gRPC"
-            f" address without {scheme}://, as {host}{other or f':{GRPC_PORT}'}{advice}"
+            f" address without {scheme}://, such as {host}{other or f':{GRPC_PORT}'}{advice}"
         )
     if scheme == "grpcs" and not tls:
         raise SeqrecError(
@@ -51,7 +51,7 @@ def grpc_address(text: str, *, tls: bool = False) -> str:
         )
     if scheme not in {"", "grpc", "grpcs"}:
         raise SeqrecError(
-            f"{text!r}: {scheme}:// is not gRPC; write HOST:PORT, as {host}:{port or GRPC_PORT}"
+            f"{text!r}: {scheme}:// is not gRPC; write HOST:PORT: {host}:{port or GRPC_PORT}"
         )
     # gRPC would take a host with the name of a prefix for that prefix.
     prefix = "dns:///" if f"{host.lower()}:" in _GRPC_NAMES else ""
@@ -67,15 +67,15 @@ def is_local(address: str) -> bool:
 def listening_host(text: str, option: str) -> str:
     """The host that a server is to listen on, without brackets.
 
-    Raises SeqrecError for what is no host: an address with a port, or with http:// before it.
+    Raises SeqrecError for anything else: an address with a port, or with http:// before it.
     """
     host = text.strip()
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if not _is_ip(host) and not re.fullmatch(r"[^\][/:@?#\s]+", host):
         raise SeqrecError(
-            f"{option} is {text!r}; give a host alone, as 127.0.0.1, 0.0.0.0 (everywhere), ::1 or a"
-            " name of this machine; the port has an option of its own"
+            f"{option} is {text!r}; give only a host: 127.0.0.1, 0.0.0.0 (everywhere), ::1 or a"
+            " name of this machine; the port has its own option"
         )
     return host
 
@@ -86,7 +86,7 @@ def family(host: str) -> socket.AddressFamily:
 
 
 def in_url(host: str) -> str:
-    """The host as it stands before a port: IPv6 in brackets."""
+    """The host as it is written before a port: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -119,7 +119,7 @@ def _grpc_name(text: str) -> str:
     place = _place(last)
     if place is None or (slash and not rest.startswith("//")):
         raise SeqrecError(
-            f"{text!r} is no address of a gRPC server; write {prefix}:"
+            f"{text!r} is not the address of a gRPC server; write {prefix}:"
             f"{'///recommender' if prefix == 'dns' else '127.0.0.1'}:{GRPC_PORT}"
         )
     host, port = place

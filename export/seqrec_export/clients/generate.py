@@ -26,11 +26,11 @@ from seqrec_export.repository.published import models, read_contract, versions
 
 LANGUAGES = ("node", "go", "java", "cpp")
 PROTOSET_FILE = "inference.protoset"
-REPLAY_FILE = "REPLAY.md"  # how to replay what lies in MODELS
+REPLAY_FILE = "REPLAY.md"  # how to replay what is in MODELS
 MODELS = "models"
 _TEMPLATE = ".j2"
 _BUILT = shutil.ignore_patterns("bin", "build", "dist", "inference", "node_modules", "inference.*")
-# Keywords of any of the languages, as far as an input might be called so.
+# Keywords of any of the languages that might be the name of an input.
 _KEYWORDS = (
     "abstract auto bool boolean break byte case catch char class const continue default delete do"
     " double else enum explicit export extends extern false final float for friend function goto if"
@@ -85,7 +85,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Served:
-    """A model, as a typed client of it needs it."""
+    """What a typed client needs to know about a model."""
 
     name: str
     meaning: str
@@ -185,7 +185,7 @@ def _sources() -> Path:
     for folder in (here / "sources", here.parents[2] / "clients"):
         if folder.is_dir():
             return folder
-    raise SeqrecError("this installation has no clients/; install seqrec-export anew")
+    raise SeqrecError("this installation has no clients/; install seqrec-export again")
 
 
 def _served(repository: Path, name: str) -> Served:

@@ -169,7 +169,7 @@ class Client:
                     model, inputs, version, client_timeout=self.timeout_seconds
                 )
         except SeqrecError:
-            self._signatures.pop((model, version), None)  # it may have been published anew
+            self._signatures.pop((model, version), None)  # it may have been published again
             raise
         try:
             return {name: _decoded(answer.as_numpy(name)) for name in signature.outputs}

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-PAD = 0  # the empty string, wherever it stands
+PAD = 0  # the empty string, at any place
 UNKNOWN = 1  # an id that the model was not trained on
 NUM_RESERVED = 2  # the first real id has this index
 

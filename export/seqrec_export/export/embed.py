@@ -37,7 +37,8 @@ def vector_files(out: str | Path) -> tuple[Path, Path]:
     """
     path = Path(out)
     if str(out).endswith("/") or path.is_dir():
-        raise SeqrecError(f"{out or '.'} is a folder; name a file in it, as {path / 'users.npy'}")
+        example = path / "users.npy"
+        raise SeqrecError(f"{out or '.'} is a folder; name a file in it, such as {example}")
     stem = path.stem if path.suffix.lower() in (".npy", ".parquet") else path.name
     files = path.with_name(f"{stem}.npy"), path.with_name(f"{stem}.parquet")
     for file in files:
@@ -60,7 +61,7 @@ def embed_users(
 
     A user's history is every event of the log; a gap is counted from the log's last event, or from
     the user's session if the log has sessions. Returns both paths. Unfinished work of the same run
-    and log goes on. That of another run or log is begun anew, or with `resume` raises SeqrecError,
+    and log goes on. That of another run or log starts over, or with `resume` raises SeqrecError,
     as does another process that writes there.
     """
     if batch_size < 1:
@@ -140,9 +141,9 @@ def _resume_at(part: Path, state: Path, encoder: _Encoder, resume: bool, report:
         return done
     if resume:
         raise SeqrecError(
-            f"{part} was begun with another model or log; repeat without --resume to start anew"
+            f"{part} was begun with another model or log; repeat without --resume to start over"
         )
-    report(f"{part} was begun with another model or log, and is begun anew")
+    report(f"{part} was begun with another model or log, and starts over")
     return 0
 
 

@@ -39,7 +39,7 @@ _IR_DTYPES = {
     "float32": ir.DataType.FLOAT,
     "int32": ir.DataType.INT32,
 }
-# Bytes of weights. Within model.onnx a matrix may lie at any address, and the scores of one user
+# Bytes of weights. Within model.onnx a matrix may be at any address, and the scores of one user
 # then take up to 1.5 times as long. A protobuf message ends at 2 GB anyway.
 DATA_FILE_FROM = 1_000_000
 _PAGE = 4096
@@ -204,7 +204,7 @@ def _make_steps(onnx_graph: ir.Graph, spec: Spec) -> None:
 
 
 def to_onnx(module: nn.Module, inputs: Sequence[Traced], outputs: Sequence[str]) -> ir.Model:
-    """A module of `forward(*tensors)` as ONNX, its inputs and outputs called as they are here.
+    """A module of `forward(*tensors)` as ONNX, with these names for its inputs and outputs.
 
     Raises torch's UserError if it holds for some sizes of an axis only.
     """
@@ -249,7 +249,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Traced], outputs: Sequence[str])
 def _drop_notes(model: ir.Model) -> None:
     """Remove what the exporter notes of the sources: they hold paths of the machine it ran on.
 
-    Without them equal weights give equal files, wherever the package lies.
+    Without them equal weights give equal files, wherever the package is.
     """
     graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in graphs:

@@ -181,7 +181,7 @@ def _sign(model: ModelReport) -> int:
 
 
 def _finite(value: Any) -> float | None:
-    """The number; None for NaN, for an infinity, and for what stands for them in JSON."""
+    """The number; None for NaN, for an infinity, and for their forms in JSON."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 

@@ -98,7 +98,7 @@ def not_served(exported: Exported, repository: Path) -> str:
 
 
 def report_again(repository: Path) -> None:
-    """Write report.html anew, after another version has become the newest."""
+    """Write report.html again, after another version has become the newest."""
     with writing(repository):
         report_newest(repository)
 

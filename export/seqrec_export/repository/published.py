@@ -1,11 +1,11 @@
-"""What lies in a model repository, and whether it is what was published.
+"""What is in a model repository, and whether it is what was published.
 
 manifest.json is written last: a version that it does not list was not fully published, or was
 copied there by hand.
 
-Everything lies within the repository, which may be a mount point or a link to another disk. Triton
-ends at its start if a folder of the repository is no model, whatever its name; it ignores files,
-and within a model's folder it ignores folders whose name is no number:
+Everything is within the repository, which may be a mount point or a link to another disk. Triton
+ends at its start if a folder of the repository is not a model, whatever its name; it ignores files,
+and within a model's folder it ignores folders whose name is not a number:
 
     .seqrec.lock               held by the writer
     <model>/.rolled_back/3/    a version that a rollback took away
@@ -139,7 +139,7 @@ def read_manifest(repository: Path) -> Manifest | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         said = error.__cause__ if isinstance(error, DamagedError) else repr(error)
         raise SeqrecError(
-            f"{file} is damaged ({said}); remove it and publish again, which writes it anew"
+            f"{file} is damaged ({said}); remove it and publish again, which writes a new one"
         ) from error
     return manifest
 

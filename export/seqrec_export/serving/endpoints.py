@@ -114,13 +114,13 @@ def _require_usable(tls: ServerTLS) -> None:
         context.load_cert_chain(tls.cert, tls.key, password="")  # or OpenSSL asks at the terminal
     except ssl.SSLError as error:
         raise SeqrecError(
-            f"{tls.cert} and {tls.key} are no PEM certificate and its key, without a password:"
+            f"{tls.cert} and {tls.key} are not a PEM certificate and its key, without a password:"
             f" {error}"
         ) from error
     try:
         context.load_verify_locations(tls.client_ca or tls.cert)
     except ssl.SSLError as error:
-        raise SeqrecError(f"{tls.client_ca} is no PEM certificate: {error}") from error
+        raise SeqrecError(f"{tls.client_ca} is not a PEM certificate: {error}") from error
 
 
 def free_ports(wanted: Mapping[str, tuple[str, int]]) -> dict[str, int]:

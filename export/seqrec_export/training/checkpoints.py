@@ -92,7 +92,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise SeqrecError(
-            f"the checkpoint {path} is damaged ({error}); begin anew with --retrain"
+            f"the checkpoint {path} is damaged ({error}); start over with --retrain"
         ) from error
 
 

@@ -33,7 +33,7 @@ _SHOWN = 3  # differences of a training from what is asked for
 
 
 def work_folder(path: Path) -> Path:
-    """Where the run that is to lie at `path` is trained."""
+    """Where the run for `path` is trained."""
     return path.with_name(f".{path.name}.training")
 
 
@@ -54,18 +54,18 @@ def alone(path: Path) -> AbstractContextManager[None]:
 
 
 def require_place(path: Path) -> None:
-    """Raise SeqrecError if what lies at `path` is no run, which a training would replace."""
+    """Raise SeqrecError if what is at `path` is not a run: a training would replace it."""
     if path.is_mount():
         raise SeqrecError(
             f"{path} is a mount point, which no run can replace; mount {path.parent} instead"
         )
     if path.exists() and not path.is_dir():
-        raise SeqrecError(f"{path} is no folder; move it away, or give another --runs")
+        raise SeqrecError(f"{path} is not a folder; move it away, or give another --runs")
     if path.is_dir():
         names = {file.name for file in path.iterdir()}
         if names and not names & set(_OURS):
             raise SeqrecError(
-                f"{path} holds no run but {min(names)}; move it away, or give another --runs"
+                f"{path} holds {min(names)} and is not a run; move it away, or give another --runs"
             )
 
 
@@ -91,7 +91,7 @@ def begin(path: Path, description: Mapping[str, Any], *, resume: bool, retrain: 
 
 
 def is_complete(path: Path) -> None:
-    """Note that the run of the training lies complete in its staging folder."""
+    """Note that the run of the training is complete in its staging folder."""
     write_json(work_folder(path) / _FINISHED_FILE, {})
 
 
@@ -122,7 +122,7 @@ def _read(work: Path) -> dict[str, Any]:
     except (ValueError, FileNotFoundError):
         pass
     raise DamagedRunError(
-        f"{file} is damaged, so nobody knows what was trained there; begin anew with --retrain"
+        f"{file} is damaged, so nobody knows what was trained there; start over with --retrain"
     )
 
 
@@ -131,7 +131,7 @@ def _require_same(work: Path, description: Mapping[str, Any]) -> None:
     if found["key"] != description["key"]:
         raise SeqrecError(
             f"{work} was begun with other settings, data or versions"
-            f"{_differences(found, description)}; repeat those, or drop it and begin anew with "
+            f"{_differences(found, description)}; repeat those, or drop it and start over with "
             "--retrain instead of --resume"
         )
 
@@ -144,12 +144,12 @@ def _unfinished(path: Path, description: Mapping[str, Any]) -> str:
     if found["key"] == description["key"]:
         return (
             f"{work} holds this very training, unfinished ({epochs}); go on with --resume, or "
-            "drop it and begin anew with --retrain"
+            "drop it and start over with --retrain"
         )
     return (
         f"{work} holds an unfinished training ({epochs}) that was begun with other settings, data "
         f"or versions{_differences(found, description)}; finish it with those and --resume, or "
-        "drop it and begin anew with --retrain"
+        "drop it and start over with --retrain"
     )
 
 

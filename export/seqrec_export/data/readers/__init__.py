@@ -77,7 +77,7 @@ def _synthetic(options: str, columns: Mapping[str, str]) -> Interactions:
         if key not in known:
             raise SeqrecError(f"synthetic has no option {key!r}; it has {', '.join(known)}")
         if not value.isdecimal():
-            raise SeqrecError(f"synthetic: {key} is {value!r}; write a whole number, as {key}=100")
+            raise SeqrecError(f"synthetic: {key} is {value!r}; write a whole number: {key}=100")
         values[key] = int(value)
     result: Interactions = generate(**values)
     return result

@@ -36,7 +36,7 @@ def factorise(columns: Columns, name: str) -> tuple[pa.Array, NDArray[np.int32]]
             f"{columns.path}: column {name} holds {kind}; ids must be text or integers"
         ) from error
     missing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(ids)), pa.array(MISSING, ids.type))
-    columns.refuse_ids(name, ids, codes, missing, "which is no id")
+    columns.refuse_ids(name, ids, codes, missing, "which is not an id")
     broken = pc.match_substring_regex(ids, r"[\r\n]")
     columns.refuse_ids(name, ids, codes, broken, "which has a line end, as after an open quote")
     ended = pc.match_substring(ids, "\0")
@@ -148,7 +148,7 @@ def event_notes(
 
 
 def _newest_first(users: NDArray[np.int32], times: NDArray[np.int64]) -> bool:
-    """Whether times fall from line to line: those of one user, if these stand together."""
+    """Whether times fall from line to line: those of one user, if these come together."""
     falls, rises = times[1:] < times[:-1], times[1:] > times[:-1]
     same = users[1:] == users[:-1]
     if ((falls | rises) & same).any():

@@ -79,7 +79,7 @@ def _layout(path: Path) -> Layout:
             if len(line.split(delimiter)) == len(names) and all(line.split(delimiter)):
                 return Layout(names=names, delimiter=delimiter, header=False, quoted=False)
     raise SeqrecError(
-        f"{path}, line 1: {line[:80]!r} is no MovieLens line; expected user::movie::rating::time, "
+        f"{path}, line 1: {line[:80]!r} is not MovieLens; expected user::movie::rating::time, "
         "user<tab>movie<tab>rating<tab>time, the header userId,movieId,rating,timestamp, or "
         "`user item`; read other logs with table:"
     )

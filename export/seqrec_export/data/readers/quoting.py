@@ -78,7 +78,7 @@ def quoting(
 
 def _scan(path: Path, delimiter: str, names: int, used: tuple[int, ...]) -> _Scan:
     found = _Scan()
-    apart = np.zeros(256, np.bool_)  # what may stand outside of a quote, another one included
+    apart = np.zeros(256, np.bool_)  # what may be outside of a quote, another one included
     apart[[*_LINE_ENDS, ord(delimiter), ord(QUOTE)]] = True
     shapes = _Shapes(path, delimiter, names, used)
     inside, line, opened = 0, 1, 0

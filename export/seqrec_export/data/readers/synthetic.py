@@ -3,7 +3,7 @@
 There is no paper about it, so this is the whole process (`synthetic_shop.py` has its constants).
 
 Items. Each belongs to one of 21 latent clusters of equal size. `garment_group_name` is the cluster
-(10% drawn anew), `index_group_name` its coarser group of five (5% anew). Inside a cluster the
+(10% drawn again), `index_group_name` its coarser group of five (5% again). Inside a cluster the
 popularity of rank r = 0, 1, .. is 1 / (r + 3) (Zipf-Mandelbrot); ranks are random. 70% of the items
 are sold from the start, 22% are released during the first 90% of the time and 8% during the last
 10%; a cluster's first two ranks are always sold from the start. If an item is chosen before its

@@ -161,7 +161,7 @@ def make_shop(
         ),
         month_of_day=days.astype("datetime64[M]").astype(np.int64) % MONTHS,
     )
-    # Gaps of at least one make the ids distinct; nine digits of which the first is no zero.
+    # Gaps of at least one make the ids distinct; nine digits of which the first is not zero.
     gaps = 1 + (rng.random(count) * (8.9e8 / count - 1)).astype(np.int64)
     ids = np.char.add("0", (100_000_000 + np.cumsum(gaps)).astype(str)).astype(object)
     noise = rng.random((4, count))

@@ -27,7 +27,7 @@ from seqrec_export.errors import SeqrecError
 
 UNIT, ORIGIN, FORMAT = "time_unit", "time_origin", "time_format"
 OPTIONS = (UNIT, ORIGIN, FORMAT)
-SAY_SO = f"say what it is, as {UNIT}=ms or {UNIT}=d,{ORIGIN}=1899-12-30 with --columns"
+SAY_SO = f"say what it is with --columns, by {UNIT}=ms or {UNIT}=d,{ORIGIN}=1899-12-30"
 # Nobody logged before 1985, nor after 2100; the four units have no number of these years in common.
 EARLIEST, LATEST = 473_385_600, 4_102_444_800
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -136,7 +136,7 @@ def _guessed(columns: Columns, name: str, values: Whole) -> tuple[str, bool]:
         return main, main != "s" or 20 * early < len(values)
     if highest >= LATEST or lowest <= -LATEST:
         raise SeqrecError(
-            f"{columns.path}: column {name} runs from {lowest} to {highest}, which is no time "
+            f"{columns.path}: column {name} runs from {lowest} to {highest}, which is not a time "
             f"since 1970 in seconds, milliseconds, microseconds or nanoseconds; {SAY_SO}"
         )
     return "s", False
@@ -169,7 +169,7 @@ def _scaled(numbers: Numbers, unit: str, origin: int) -> Moments:
 
 def _check_range(whole: Whole, farthest: int, unit: str) -> None:
     if int(whole.max()) > farthest or int(whole.min()) < -farthest:
-        raise SeqrecError(f"times run to {whole.max()}, which is no time in {unit}; {SAY_SO}")
+        raise SeqrecError(f"times run to {whole.max()}, which is not a time in {unit}; {SAY_SO}")
 
 
 def _far_away(columns: Columns, name: str, seconds: Whole, *, said: bool) -> tuple[str, ...]:
@@ -216,7 +216,7 @@ def _origin(text: str | None) -> int:
         return 0
     found = parsed(pa.chunked_array([[text]]))
     if not isinstance(found, Moments):
-        raise SeqrecError(f"{ORIGIN} is {text!r}; give a date, as 1899-12-30")
+        raise SeqrecError(f"{ORIGIN} is {text!r}; give a date, such as 1899-12-30")
     return int(found.seconds[0])
 
 
