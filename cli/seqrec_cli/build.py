@@ -31,7 +31,7 @@ def build(
 ) -> None:
     """Train, export to ONNX, verify against PyTorch, and publish for Triton.
 
-    What was done before from the same data, settings and code is not done again. A model that
+    Work that was done before from the same data, settings and code is not repeated. A model that
     fails the verification is not published: its old version keeps serving; the exit status is 1.
 
     Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`

@@ -20,11 +20,11 @@ def clients(
     repository: options.Repository = None,
     json: options.Json = False,
 ) -> None:
-    """Write what a backend in Node, Go, Java or C++ calls the models of a repository with.
+    """Write clients with which a backend in Node, Go, Java or C++ calls the models of a repository.
 
-    A small library for each language, a typed client for each model, the gRPC protocol as
+    They are a small library for each language, a typed client for each model, the gRPC protocol as
     descriptors and as .proto, an OpenAPI description of the JSON endpoint, and for each model its
-    contract and recorded requests, with which a client in another language proves itself.
+    contract and recorded requests, to test a client in another language with.
 
     Example: `seqrec-export clients --out backend/seqrec --language java`
     """

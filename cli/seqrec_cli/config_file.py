@@ -39,7 +39,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
     """What the file says, every value of its type; nothing without a file.
 
     `models` is a tuple, `columns` a table or a text as after --columns. The settings of models are
-    two levels of tables; what stands in them is not looked at. Raises SeqrecError for the rest.
+    two levels of tables; their values are not checked here. Raises SeqrecError for anything else.
     """
     if path is None:
         return {}

@@ -1,4 +1,4 @@
-"""Tables on stdout, progress on stderr; what is printed stands there as it is."""
+"""Tables go to stdout, progress to stderr; text is printed as it is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import typer
 
 _WIDTH, _WIDEST = 140, 1_000_000  # of what is no terminal
-# Control characters, which a terminal may obey, line breaks that are none in a log, what turns the
-# direction of writing, and halves of characters, which no encoding can write.
+# Control characters, which a terminal may obey; line breaks that a log does not treat as such; what
+# turns the direction of writing; and halves of characters, which no encoding can write.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -64,5 +64,5 @@ def print_table(
 
 
 def figures(metrics: Mapping[str, float], names: Iterable[str]) -> str:
-    """`hr@10 0.312  ndcg@10 0.171`, as far as the metrics are there."""
+    """`hr@10 0.312  ndcg@10 0.171`, as far as the metrics exist."""
     return "  ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)

@@ -17,7 +17,8 @@ def embed(
     data: options.Data = None,
     columns: options.Columns = None,
     out: Annotated[
-        str, typer.Option(help="File for the vectors; .npy, with a .parquet of that name beside.")
+        str,
+        typer.Option(help="File for the vectors: .npy, and next to it a .parquet of that name."),
     ] = "embeddings.npy",
     config: options.ConfigFile = None,
     runs: options.Runs = None,
@@ -33,7 +34,7 @@ def embed(
 
     Rows are in the order in which users first appear in the log. The exported encoder does the
     work, so these are the vectors that the server gives; if the repository serves another version,
-    as after a rollback, that is noted. What was stopped goes on where it was.
+    as after a rollback, a note says so. Work that was stopped goes on from where it was.
 
     Example: `seqrec-export embed --model gru4att --data jdsearch:users.txt --out users.npy`
     """
@@ -53,7 +54,7 @@ def embed(
         repository=repository,
         synthetic={"users": users, "items": items, "events": events},
     )
-    vector_files(out)  # a wrong name is said before a log is read
+    vector_files(out)  # a wrong name is reported before a log is read
     ((name, found),) = plan.found.items()
     run = load(plan.runs / name, found)
     interactions = read_log(plan)

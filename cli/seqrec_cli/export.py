@@ -19,7 +19,7 @@ def export(
 ) -> None:
     """Export finished runs to ONNX, verify them, and publish them for Triton.
 
-    What is not said about top-k and item precision is as in the last export of the run.
+    Without --top-k or --item-precision, the values of the run's last export are used.
 
     Example: `seqrec-export export --model sasrec --top-k 50`
     """
@@ -35,7 +35,7 @@ def export(
         top_k=top_k,
         item_precision=item_precision,
     )
-    # All of them, before the first is published.
+    # All runs are loaded before the first is published.
     found = [load(plan.runs / name, model) for name, model in plan.found.items()]
     require_place(plan.repository)
     built = [

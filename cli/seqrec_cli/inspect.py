@@ -78,7 +78,7 @@ def _row(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _warnings(entry: dict[str, Any]) -> list[str]:
-    """What is wrong, and what is not as the folder has it."""
+    """What is wrong, and what differs from the folder."""
     said = [f"version {version}: {problem}" for version, problem in entry["problems"].items()]
     said += entry["damage"]
     if entry["rolled_back"]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from seqrec_export.errors import SeqrecError
 
-# A part in quotes, which may hold commas and stands for itself, or one without, up to the comma.
+# A part in quotes, which may hold commas, or one without quotes, up to the comma.
 _PART = re.compile(r'\s*"(?P<quoted>(?:[^"]|"")*)"\s*,|(?P<plain>[^,]*),')
 _NUMBER = re.compile(
     r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE
@@ -16,7 +16,7 @@ _NUMBER = re.compile(
 
 
 def texts(option: str, given: Sequence[str] | None) -> list[str] | None:
-    """The parts of an option's values, one value behind the other: `1,"a, b",` is 1, `a, b`, "".
+    """The parts of an option's values, one value after the other: `1,"a, b",` is 1, `a, b`, "".
 
     Blanks around a part are dropped unless they are in its quotes; `""` in quotes is a quote. An
     empty part stays, so that parallel lists keep their places. A value may be a JSON list instead.

@@ -1,4 +1,4 @@
-"""What the machine says no to, as one line: where, what, and what may help."""
+"""An error of the machine as one line: where it is, what it is, and what may help."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import shutil
 _ADVICE = {
     errno.ENOSPC: "free some space, and run this again",
     errno.EDQUOT: "free some space, and run this again",
-    errno.EFBIG: "this user, or that file system, may not write files as large",
+    errno.EFBIG: "this user, or that file system, may not write files of this size",
     errno.EACCES: "give this user the right to it, or another path",
     errno.EPERM: "give this user the right to it, or another path",
     errno.EROFS: "give a path that can be written to",
-    errno.ENOTDIR: "a file lies where a folder should be; give another path",
-    errno.EEXIST: "a file lies where a folder should be; give another path",
+    errno.ENOTDIR: "there is a file in place of a folder; give another path",
+    errno.EEXIST: "there is a file in place of a folder; give another path",
     errno.EISDIR: "give a file",
     errno.ENAMETOOLONG: "give a shorter name",
-    errno.ENOENT: "see whether the path is right",
+    errno.ENOENT: "check the path",
 }
 
 

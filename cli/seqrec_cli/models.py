@@ -19,7 +19,7 @@ def models(
 ) -> None:
     """List the models and what each needs, or the settings and presets of one.
 
-    Those that installed packages offer are among them.
+    The list includes models that installed packages offer.
 
     Example: `seqrec-export models sasrec`
     """

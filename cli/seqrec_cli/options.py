@@ -1,7 +1,7 @@
 """Options that several commands share, and what they and the TOML file say together.
 
-What stands on the command line wins over the file, the file over the preset, and that over the
-defaults. A model without the preset takes its defaults.
+The command line wins over the file, the file over the preset, and the preset over the defaults. A
+model without the preset takes its defaults.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ Events = Annotated[int | None, typer.Option(help="Events of the synthetic shop."
 
 
 def client_tls(ca: Path | None, cert: Path | None, key: Path | None) -> TLS | None:
-    """What --tls-ca, --tls-cert and --tls-key say; None where none of them is given."""
+    """What --tls-ca, --tls-cert and --tls-key say; None if none of them is given."""
     from seqrec_export.clients.python import TLS
 
     return TLS(ca=ca, cert=cert, key=key) if ca or cert or key else None

@@ -34,7 +34,7 @@ def rollback(
     else:
         typer.echo(f"{', '.join(done.graphs)}: version {done.version}, before {done.before}")
         note(f"undo it with: seqrec-export rollback {model} --to {done.before} -r {folder}")
-    # It imports PyTorch: not before it is done.
+    # This imports PyTorch, so it comes after the rollback.
     from seqrec_export.repository.describe import report_again
 
     report_again(folder)

@@ -41,9 +41,9 @@ def serve(
 ) -> None:
     """Serve a repository with the embedded Triton until Ctrl-C, whatever dies.
 
-    What is published is served as soon as it is seen, and what a rollback takes away is not. A
+    A published version is served as soon as it is seen, and one that is rolled back no longer. A
     version that is damaged or does not load is left out. A model or a server that dies is
-    started again. Each of these is a line on stderr.
+    started again. Each of these prints a line on stderr.
 
     Example: `seqrec-export serve --repository model_repository`
     """
@@ -53,7 +53,7 @@ def serve(
 
     host = listening_host(host, "--host")
     metrics_host = listening_host(metrics_host, "--metrics-host")
-    # What stops a service, and Ctrl-C also where a shell started this in the background.
+    # What stops a service, and Ctrl-C also if a shell started this in the background.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.default_int_handler)
     if (tls_cert is None) != (tls_key is None) or (tls_client_ca and not tls_cert):
@@ -74,7 +74,7 @@ def serve(
     )
     folder = repository or options.DEFAULT_REPOSITORY
     if host not in {LOOPBACK, "localhost", "::1"} and not tls:
-        note(f"without --tls-cert, whoever reaches {host} can ask and listen; see docs/security.md")
+        note(f"without --tls-cert, all who reach {host} can ask and listen; see docs/security.md")
     note(f"starting Triton on {folder}")
     try:
         with Supervisor(folder, endpoints, say=note, look_seconds=poll, log=log) as supervisor:

@@ -30,25 +30,25 @@ def verify(
     tls_key: options.TlsKey = None,
     json: options.Json = False,
 ) -> None:
-    """Check that an exported model answers as PyTorch does; exit status 1 where it does not.
+    """Check that an exported model answers as PyTorch does; exit status 1 if it does not.
 
     `build` and `export` do this before they publish; run it alone to look closer, with another
     seed, on a machine with a GPU, or against a server.
 
-    What is compared: some hundred raw requests a graph, answered by ONNX Runtime on the CPU, on
-    CUDA where there is a device, and with --url by a live Triton. Beside them stands PyTorch in
-    float64 on the same weights, so that a difference says who is off.
+    It compares some hundred raw requests a graph, answered by ONNX Runtime on the CPU, on CUDA if
+    there is a device, and with --url by a live Triton. The reference is PyTorch in float64 on the
+    same weights, so a difference shows which side is off.
 
-    The requests: batches of 1 to 64, histories from empty to three times the window, padding
+    The requests have batches of 1 to 64, histories from empty to three times the window, padding
     anywhere, unknown and strange ids, unequal lists, NaN and infinities, 0 to 1,000 candidates,
     each known id, real held-out rows, and rows alone and among strangers. Numbers must agree within
     a tolerance (5e-6 for vectors, 2e-5 for scores), ids up to ties.
 
-    The files are looked at as well: axes, types, ids and weights, config.pbtxt and contract.json,
+    The files are checked as well: axes, types, ids and weights, config.pbtxt and contract.json,
     what ONNX Runtime 1.19 can read, and what would not run on CUDA.
 
-    What it leaves: in the run's folder report.html, to look at, and after a failure repro/ with a
-    request and a script of ten lines that shows it; beside each ONNX file parity.json (every check
+    It writes report.html into the run's folder, and after a failure repro/ with a request and a
+    script of ten lines that shows it. Next to each ONNX file it writes parity.json (every check
     and class of requests: OK, FAIL or SKIPPED and why) and golden.json (64 requests with answers,
     for clients in any language to replay).
 
@@ -67,7 +67,7 @@ def verify(
     refusals = []
     tls = options.client_tls(tls_ca, tls_cert, tls_key)
     with Client(url, tls=tls) if url is not None else nullcontext() as client:
-        # All of them, before the first is verified for minutes.
+        # All runs are loaded before the first is verified for minutes.
         for exported in [find_export(load(plan.runs / n, m)) for n, m in plan.found.items()]:
             if other := not_served(exported, plan.repository):
                 compared = "; --url compares answers of that one with this one" if url else ""

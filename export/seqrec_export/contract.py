@@ -1,7 +1,7 @@
 """Graph: what a model takes and gives.
 
-The tensors of the wire contract stand here once; ONNX axes, `config.pbtxt`, `contract.json`, golden
-requests and the random requests of the parity check are derived from them.
+The tensors of the wire contract are written here once. ONNX axes, `config.pbtxt`, `contract.json`,
+golden requests and the random requests of the parity check are derived from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ItemPrecision = Literal["float32", "int8"]
 ITEM_PRECISIONS: tuple[ItemPrecision, ...] = get_args(ItemPrecision)
 Axis = str | int  # a name for a dynamic axis, a number for a fixed one
 
-# What stands in a model's configuration for an input that follows a history, before its name.
+# In a model's configuration, this comes before the name of a history that an input follows.
 ALIGNED_WITH = "aligned_with."
 
 # Outputs that mean the same in every graph.
@@ -33,9 +33,9 @@ class Spec:
     """One tensor on the wire. The first axis is always the batch.
 
     A `ragged` one is a list: requests of other lengths share a batch with it. In the ONNX file and
-    for a graph's function it lies flat, row after row. A list that callers send holds strings:
+    for a graph's function it is flat, row after row. A list that callers send holds strings:
     Triton's native backend stops collecting a batch at a request whose list of numbers is empty,
-    and computes those behind it on memory that nobody has set.
+    and computes those after it on memory that nobody has set.
 
     Numbers that go with a history are `aligned_with` it instead: of fixed width W, the value at
     place W - j belongs to the history's j-th last event, and is NaN if there is none.
@@ -59,8 +59,8 @@ class Tolerance:
     rtol: float = 0.0
 
 
-# Measured differences stand in docs/parity.md. A logit of 32 has steps of 4e-6 in float32, and two
-# libraries add up its terms in other orders.
+# docs/parity.md has the measured differences. A logit of 32 has steps of 4e-6 in float32, and two
+# libraries add up its terms in different orders.
 EMBEDDING_TOLERANCE = Tolerance(5e-6, 1e-4)
 SCORE_TOLERANCE = Tolerance(2e-5)
 
@@ -69,7 +69,7 @@ SCORE_TOLERANCE = Tolerance(2e-5)
 class Graph:
     """One ONNX file and one Triton model.
 
-    `function(net, *inputs)` returns the outputs in order. Where a Spec says `string` it takes or
+    `function(net, *inputs)` returns the outputs in order. If a Spec says `string`, it takes or
     gives int64 indices: the lookup from and to strings is added to the ONNX graph around it. A
     ragged input is a `Ragged`, a ragged output (N,).
     """
@@ -106,7 +106,7 @@ class Graph:
         return replace(self, tolerance=tolerance)
 
     def search(self, net: Any) -> Any:
-        """What `function` takes as `search` when it is exported; None where it has its own."""
+        """What `function` takes as `search` when it is exported; None if it has its own."""
         if self.item_precision == "float32":
             return None
         assert self.int8_search is not None
@@ -128,7 +128,7 @@ class Graph:
 
     @property
     def onnx_inputs(self) -> tuple[Spec, ...]:
-        """The inputs of the ONNX file: behind each what Triton tells of its rows."""
+        """The inputs of the ONNX file, each followed by what Triton tells about its rows."""
         return tuple(
             tensor
             for spec in self.inputs

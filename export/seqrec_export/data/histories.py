@@ -35,7 +35,7 @@ class Histories:
     times: NDArray[np.int64]  # (N,) seconds since 1970-01-01 UTC
     ratings: NDArray[np.float32] | None = None  # (N,) stars
     event_types: NDArray[np.int64] | None = None  # (N,) event type indices
-    # (N,) each: indices of the vocabulary that is called so, or float32, NaN where missing.
+    # (N,) each: indices of the vocabulary of that name, or float32, NaN if missing.
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
@@ -111,12 +111,12 @@ def prepare(
     `leave_one_out`: a user's last event is the test, the one before it validation.
     `time`: the last tenth of all events is the test, the tenth before it validation; or what
     happened from the second time of `held_out_from` on (seconds since 1970), and from the first.
-    `last_rating`: as leave_one_out, and a tenth of the users are never trained on at all.
+    `last_rating`: like leave_one_out, and a tenth of the users are never trained on.
     With `new_items`, items with features have an index without an event of the training part.
     `columns` says which extra columns are taken, as strings or as numbers; one that the log does
     not have is missing in every event.
 
-    Raises SeqrecError where nothing is left to train on.
+    Raises SeqrecError if nothing is left to train on.
     """
     if len(interactions) == 0 and interactions.sessions is None:
         raise SeqrecError(f"{interactions.source} holds no events; nothing can be trained on it")
@@ -204,7 +204,7 @@ def prepare(
 def sorted_events(interactions: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(N,) order of the events by user, then time; (U + 1,) where each user's events begin."""
     past = () if interactions.nanoseconds is None else (interactions.nanoseconds,)
-    # Stable: events of the same time keep the file's order.
+    # The sort is stable: events of the same time keep the file's order.
     order = np.lexsort((*past, interactions.times, interactions.users))
     return order, event_offsets(interactions)
 
@@ -351,7 +351,7 @@ def _keys(*tables: tuple[NDArray[np.int32], NDArray[np.int64]]) -> list[NDArray[
     if users * span < 1 << 63:
         moments = [some - first for some in times]
     else:
-        # Too many users or years for one number: the times' ranks do, there are fewer than events.
+        # If users or years are too many for one number, times become ranks, at most one an event.
         ranks = np.unique(np.concatenate(times), return_inverse=True)[1].ravel()
         moments = np.split(ranks, np.cumsum([len(some) for some in times])[:-1])
         span = len(ranks) + 1

@@ -58,7 +58,7 @@ class Interactions:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (N,) each
     source: str  # what was read, for people
     notes: tuple[str, ...] = ()  # what the reader noticed, a sentence each
-    # Of a column that is there and cannot be read, why: {"ratings": "log.csv, line 3: ..."}.
+    # Why a column that exists cannot be read: {"ratings": "log.csv, line 3: ..."}.
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Interactions:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 of what was read, not of the file: other columns or units are another log."""
+        """Sha256 of what was read, not of the file: other columns or units make another log."""
         digest = hashlib.sha256()
         for name in sorted({f.name for f in fields(self)} - _NOT_DATA):
             _digest(digest, name, getattr(self, name))
@@ -96,7 +96,7 @@ _NOT_DATA = frozenset({"source", "notes", "unreadable"})
 
 
 def _digest(digest: Any, name: str, value: Any) -> None:
-    """Adds a value, behind its name and how long it is: no two logs write the same bytes."""
+    """Adds a value after its name and length, so that no two logs write the same bytes."""
     if isinstance(value, pd.DataFrame):
         for column in value.columns:
             _digest(digest, f"{name}.{column}", value[column].to_numpy())
@@ -113,7 +113,7 @@ def _digest(digest: Any, name: str, value: Any) -> None:
         texts = pa.array(value, pa.large_string(), from_pandas=True)
         digest.update(f"{name} text {len(texts)}\n".encode())
         digest.update(np.asarray(texts.is_null()))
-        # Without a missing one the buffers hold the lengths and the bytes, and nothing else.
+        # If no text is missing, the buffers hold the lengths and the bytes, and nothing else.
         for buffer in texts.fill_null("").buffers()[1:]:
             digest.update(memoryview(buffer) if buffer is not None else b"")
 

@@ -103,21 +103,21 @@ class RawLog:
         return types
 
     def user_numbers(self, feature: str) -> NDArray[np.float32] | None:
-        """(U,) a number of each user, NaN where missing."""
+        """(U,) a number of each user, NaN if missing."""
         features = self._log.user_features
         if features is None or feature not in features:
             return None
         return features[feature].to_numpy(dtype=np.float32)
 
     def texts(self, column: str) -> NDArray[np.object_] | None:
-        """(N,) an extra column as text, "" where missing; None if the log does not have it."""
+        """(N,) an extra column as text, "" if missing; None if the log does not have it."""
         if column not in self._columns:
             found = self._log.columns.get(column)
             self._columns[column] = None if found is None else as_texts(found)[self._order]
         return self._columns[column]
 
     def numbers(self, column: str) -> NDArray[np.float32] | None:
-        """(N,) an extra column as numbers, NaN where missing; None if the log does not have it."""
+        """(N,) an extra column as numbers, NaN if missing; None if the log does not have it."""
         if column not in self._columns:
             found = self._log.columns.get(column)
             self._columns[column] = (
@@ -135,7 +135,7 @@ class RawLog:
         """(B,) users, where their histories end, seconds since 1970 -> one request of B rows.
 
         A row holds the last `window` events before its end, padded in front; of what is aligned
-        with them, as many as its width has. What no log holds, as candidates, is left out.
+        with them, as many as its width has. What no log holds, such as candidates, is left out.
         """
         positions, real = windows(self.offsets[users], ends, window)
         at = np.where(real, positions, 0)
@@ -152,7 +152,7 @@ class Asked:
     ends: Indices  # (B,) where in the log's order each history ends
     now: Indices  # (B,) seconds since 1970-01-01 UTC
     at: Indices  # (B, L) where in the log's order the events of each history are
-    real: NDArray[np.bool_]  # (B, L) False where there is no event
+    real: NDArray[np.bool_]  # (B, L) False if there is no event
 
     def of_history(self, values: NDArray[Any] | None, missing: Any) -> NDArray[Any]:
         """(N,) by event, in the log's order -> (B, L) of the history, oldest first."""
@@ -163,7 +163,7 @@ class Asked:
     def of_event(self, values: NDArray[Any] | None, missing: Any) -> NDArray[Any]:
         """(N,) by event, in the log's order -> (B, 1) of the event that each request led to.
 
-        It is `missing` of a request that came after all events of its user.
+        For a request that came after all events of its user it is `missing`.
         """
         found = np.full(len(self.users), missing, object if missing == "" else np.float32)
         if values is not None:

@@ -1,6 +1,6 @@
 """Metrics as the field defines them, from the rank of the one relevant item.
 
-The metric of no row at all is NaN: 0 would be the best error, or the worst hit rate, of anything.
+The metric of zero rows is NaN: 0 would be the best possible error, or the worst hit rate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def hit_rate_at_k(ranks: Ranks, k: int) -> float:
 
 
 def ndcg_at_k(ranks: Ranks, k: int) -> float:
-    """Mean of 1 / log2(1 + rank) where rank <= k, else 0 (Jarvelin and Kekalainen 2002)."""
+    """Mean of 1 / log2(1 + rank) if rank <= k, else 0 (Jarvelin and Kekalainen 2002)."""
     gains = np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0)
     return float(gains.mean()) if len(ranks) else math.nan
 

@@ -27,13 +27,13 @@ def rank_targets(
 
     Ties share the mean of their ranks. A target that training never saw has the rank infinity: it
     cannot be recommended, and leaving it out would flatter the model. With `remove_seen`, items of
-    the user's earlier events are no competitors, and a target among them has the rank infinity.
+    the user's earlier events do not compete, and a target among them has the rank infinity.
     """
     histories = dataset.histories
     batch_size = max(1, min(_USERS_AT_ONCE, _SCORES_AT_ONCE // dataset.items.num_rows))
     ranks = np.full(len(positions), np.inf)
     competitors = np.zeros(len(positions), np.int64)
-    # Histories of like length together: a batch is as wide as its longest.
+    # Histories of similar length go together: a batch is as wide as its longest.
     by_length = np.argsort(positions - histories.starts(positions), kind="stable")
     with torch.inference_mode():
         for rows in in_order(by_length, batch_size):
@@ -47,7 +47,7 @@ def rank_targets(
             better = (scores > own).sum(1)
             tied = (scores == own).sum(1) - 1
             rank = (1 + better + tied / 2).double().cpu().numpy()
-            # Removed as seen, or reserved: what is never recommended is never a hit.
+            # What is removed as seen, or reserved, is never recommended, so it is never a hit.
             ranked = (scores.gather(1, target) > -torch.inf)[:, 0].cpu().numpy()
             ranks[rows] = np.where(ranked, rank, np.inf)
             competitors[rows] = (scores > -torch.inf).sum(1).cpu().numpy()
@@ -73,7 +73,7 @@ def retrieval_metrics(
 ) -> Metrics:
     """HR@K, NDCG@K, MRR and AUC of the target events over the whole catalogue.
 
-    Without targets there is nothing but their number, 0.
+    Without targets it gives only their number, 0.
     """
     ranks, competitors = rank_targets(score, dataset, positions, remove_seen=remove_seen)
     result: Metrics = {"targets": float(len(ranks))}

@@ -1,1 +1,1 @@
-"""The recommenders, and what the rest of the package knows of one."""
+"""The recommenders, and what the rest of the package knows about one."""

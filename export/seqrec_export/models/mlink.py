@@ -1,4 +1,4 @@
-"""mlink: a GRU over rated items stands in for the user vector, so that unseen users fold in.
+"""mlink: a GRU over rated items replaces the user vector, so that unseen users fold in.
 
 The head has a ReLU between its layers, without which every user would rank items alike; targets
 come after their history; the sequence is read on its time axis (the source read two of 19 steps).
@@ -77,9 +77,9 @@ class Mlink(nn.Module):
         self.register_buffer("mean_rating", torch.tensor(3.0))
 
     def fill_buffers(self, dataset: Dataset) -> None:
-        """Take over the scale of the ratings and their mean, which stands in for a missing one.
+        """Take over the scale of the ratings and their mean, which replaces a missing rating.
 
-        The scale has 0 in it, so that of stars it goes from 0 to the highest. Raises SeqrecError if
+        The scale includes 0, so for stars it goes from 0 to the highest. Raises SeqrecError if
         there is no scale.
         """
         assert dataset.histories.ratings is not None
@@ -89,7 +89,7 @@ class Mlink(nn.Module):
         if not np.isfinite([mean, highest, lowest, highest - lowest]).all():
             raise SeqrecError(
                 "mlink takes ratings that are finite numbers, and some of the training part are "
-                "none, or too large to add up; leave those events out, or scale the ratings"
+                "not, or are too large to add up; leave those events out, or scale the ratings"
             )
         if highest == lowest:
             raise SeqrecError(

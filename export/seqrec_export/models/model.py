@@ -1,4 +1,4 @@
-"""Model: what the rest of the package knows of a recommender."""
+"""Model: what the rest of the package knows about a recommender."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Metric:
     name: str  # the validation figure that chooses the epoch
     direction: Literal["min", "max"] = "max"  # what is better
     baseline: str = "popularity"  # the one that it is shown next to
-    headline: tuple[str, ...] = ("hr@10", "ndcg@10")  # the test figures that stand in tables
+    headline: tuple[str, ...] = ("hr@10", "ndcg@10")  # the test figures that tables show
     # How many targets of a log it is computed from: if there are none, no epoch can be chosen.
     targets: Callable[[Dataset], int] = lambda dataset: len(dataset.validation)
 
@@ -87,7 +87,7 @@ class Model:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What metrics.json says of its figures, for whoever shows them without the model."""
+        """What metrics.json says about its figures, for programs that lack the model."""
         of = self.metric
         return {"headline": [*of.headline], "monitor": of.name, "mode": of.direction}
 

@@ -109,7 +109,7 @@ def broken() -> dict[str, str]:
 
 
 def origin(model: Model) -> dict[str, str]:
-    """Where a model came from, for people and for the key of a run: nothing of it is ever opened.
+    """Where a model came from, for people and for the key of a run: it is never used to import.
 
     `model` is `package.module:MODEL`; `distribution`, `version` and `entry_point` if it is of an
     entry point that was opened here; `source` is a hash of its files, if there are any.
@@ -137,7 +137,7 @@ def is_own(model: Model) -> bool:
 def source_files(model: Model) -> list[Path]:
     """The files that hold a model's own code, as far as they can be found.
 
-    Of a package that is not this one, those in the same folder too.
+    For another package than this one, those in the same folder too.
     """
     parts: tuple[Any, ...] = (model.net, model.graphs, model.batches)
     modules = {str(getattr(part, "__module__", "")) for part in parts}
@@ -179,7 +179,7 @@ def _opened(point: EntryPoint) -> Model:
 def _referred(reference: str) -> Model:
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # behind all others: a file here cannot stand for an installed module
+        sys.path.append(here)  # at the end: a file here cannot replace an installed module
     model = _import(reference, reference)
     if model.name in OWN and model is not MODELS[model.name]:
         raise SeqrecError(

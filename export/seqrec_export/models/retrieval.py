@@ -37,7 +37,7 @@ def retrieval_graphs(
     """`<name>`, `<name>_encoder` and `<name>_scorer`; the first input is the history.
 
     Unless `keep_seen`, the fused graph removes what the history holds, all of it and not only the
-    model's window. It answers with popularity if it knows none of the history.
+    model's window. It answers with popularity if it knows no item of the history.
     """
     left_out = "" if keep_seen else ", what it already holds left out"
 

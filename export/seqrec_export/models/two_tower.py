@@ -1,8 +1,8 @@
 """two_tower: query and item towers in one embedding space, searched by cosine.
 
-In-batch softmax with a temperature and a correction for item popularity (Yi et al. 2019,
-"Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations"). Ids are dropped at
-random in training, so that a new customer and a new article have a vector from their features.
+It is trained with in-batch softmax, a temperature and a correction for item popularity (Yi et al.
+2019, "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations"). Ids are
+dropped at random in training, so that new customers and articles have a vector from their features.
 """
 
 from __future__ import annotations

@@ -125,9 +125,9 @@ def _of_last_events(meaning: str, window: int) -> str:
 
 
 def text_of_request(column: str, meaning: str, *, required: bool = False) -> Input:
-    """A text of the request itself, as its device: a column of the log, at the event it led to.
+    """A text of the request itself, such as its device: a column of the log, at its event.
 
-    Its vocabulary is called as the column: the texts that training saw. "" is unknown.
+    Its vocabulary has the column's name and holds the texts that training saw. "" is unknown.
     """
     return Input(
         name=column,

@@ -60,7 +60,7 @@ def publish(exported: Exported, repository: Path, *, keep: int = 3) -> list[Publ
     """Publish every graph of a verified export as the next version; older ones stay for rollback.
 
     All graphs get the same number. `keep` is how many versions stay, the new one counted. Raises
-    SeqrecError, before anything is written, where the graphs were not verified, are no longer what
+    SeqrecError, before anything is written, if the graphs were not verified, are no longer what
     was verified, or would change a contract under its callers.
     """
     if keep < 1:
@@ -111,7 +111,7 @@ def _put_in(
 
 
 def _take_out(repository: Path, names: Iterable[str], version: int) -> None:
-    """Leave nothing of a version that could not be published to the end, as on a full disk."""
+    """Leave nothing of a version that could not be fully published, as on a full disk."""
     for name in names:
         folder = repository / name
         if version not in (read_manifest(repository) or {}).get(name, {}):
@@ -125,7 +125,7 @@ def _take_out(repository: Path, names: Iterable[str], version: int) -> None:
 
 
 def _require_verified(exported: Exported, name: str) -> dict[str, str]:
-    """sha256 of the files that the graph's verdict was spoken on, which are the files there."""
+    """sha256 of the files that the graph's verdict is about, which are the files there."""
     file = exported.folder / name / PARITY_FILE
     verdict = read_json(file) if file.exists() else {"files": {}}
     found = file_hashes(file.parent)
@@ -135,7 +135,7 @@ def _require_verified(exported: Exported, name: str) -> dict[str, str]:
         raise damaged(file, error) from error
     if wrong := {n for n in verified | found if verified.get(n) != found.get(n)}:
         raise SeqrecError(
-            f"{file.parent} was not verified as it lies there ({', '.join(sorted(wrong))});"
+            f"{file.parent} is not as it was verified ({', '.join(sorted(wrong))});"
             " run `seqrec-export export`, which verifies it"
         )
     if not ok:
@@ -159,13 +159,13 @@ def _require_same_contract(exported: Exported, name: str, repository: Path) -> N
 
 
 def _numbers(repository: Path, name: str) -> set[int]:
-    """Every number that was given to a version of a model, as far as anything tells."""
+    """Every number that was given to a version of a model, as far as files show."""
     listed = (read_manifest(repository) or {}).get(name, {})
     return {*versions(repository / name), *versions(rolled_back(repository, name)), *listed}
 
 
 def _lies_there(verified: Mapping[str, Mapping[str, str]], repository: Path, version: int) -> bool:
-    """Whether every graph has this version already, made of the same files, and undamaged."""
+    """Whether every graph has this version already, made from the same files, and undamaged."""
     manifest = read_manifest(repository) or {}
     for name, files in verified.items():
         folder = repository / name / str(version)
@@ -179,10 +179,10 @@ def _lies_there(verified: Mapping[str, Mapping[str, str]], repository: Path, ver
 def _stage(
     exported: Exported, name: str, repository: Path, verified: Mapping[str, str]
 ) -> dict[str, Path]:
-    """Copy a graph's files into the repository; where each is, by name.
+    """Copy a graph's files into the repository; returns the path of each, by name.
 
-    As files of the repository, which Triton never looks at. Raises SeqrecError if a copy is not
-    what was verified.
+    They are files in the repository's folder, which Triton ignores. Raises SeqrecError if a copy is
+    not what was verified.
     """
     staged = {}
     for source in sorted((exported.folder / name).iterdir()):
@@ -216,8 +216,8 @@ def _move_in(staged: Mapping[str, Path], folder: Path, version: int) -> None:
 def _to_keep(repository: Path, name: str, listed: set[int], keep: int) -> set[int]:
     """The versions of a model that stay: the newest `keep` of those that can be served.
 
-    Others (rolled back, damaged, not published to the end) do not count. They go first: all of
-    them as soon as one goes that could be served, and before that they are `keep` at most.
+    Others (rolled back, damaged, not fully published) do not count. They go first: all of them as
+    soon as one goes that could be served, and until then at most `keep` of them stay.
     """
     manifest = read_manifest(repository) or {}
     entries, newest = manifest.get(name, {}), max(listed)
@@ -231,7 +231,7 @@ def _to_keep(repository: Path, name: str, listed: set[int], keep: int) -> set[in
 
 
 def _drop(repository: Path, name: str, stay: set[int]) -> None:
-    """Rename, then delete: half a version must not stand there as one."""
+    """Rename, then delete: half a version must not look like a version."""
     for folder in (repository / name, rolled_back(repository, name)):
         for version in set(versions(folder)) - stay:
             trash = repository / name / f".{version}.part"

@@ -6,10 +6,10 @@ vocabulary/*.parquet   ids in index order
 held_out.json          raw requests before some held-out events, to verify exports with
 tensorboard/           what metrics.json has, for `tensorboard --logdir`
 metrics.json           test, baselines, validation curve
-files.json             sha256 of the files above but the curves; written last
+files.json             sha256 of the files above except the curves; written last
 
 It is read as a whole or refused with the file that is wrong, and one process at a time uses it.
-What it says of where its model came from is for people: the code that it names is never imported.
+What it says about where its model came from is for people: no code that it names is imported.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def library_versions() -> dict[str, str]:
 def alone(path: Path) -> AbstractContextManager[bool]:
     """Hold the run at `path` while it is read, exported or replaced; others wait.
 
-    Who may not write there shares it with other readers; whether this process may.
+    A process that may not write there shares it with other readers. Gives whether this one may.
     """
     return locks.reading(_lock_file(path), f"{path} is being read or written")
 
@@ -113,7 +113,7 @@ def finished(
 
 
 def load(path: Path, model: Model | None = None) -> Run:
-    """Read a run folder. Raises SeqrecError if it is none, not finished, or damaged.
+    """Read a run folder. Raises SeqrecError if it is not one, not finished, or damaged.
 
     Without `model` it is one of this package, or what an installed package offers by the run's
     name. Nothing that the folder names is imported.
@@ -146,7 +146,7 @@ def load(path: Path, model: Model | None = None) -> Run:
 def require_still(run: Run) -> None:
     """Raise SeqrecError if another run lies at the path of this one by now."""
     description = _description(run.path)
-    # By the settings as they are read: a run of an older version lacks those that are new.
+    # Settings are compared as they are read: a run of an older version lacks the new ones.
     same = run.model if description["model"] == run.model.name else None
     model, config = _model(run.path, description, same)
     now = (model.name, config, description["seed"], description["fingerprint"])
@@ -175,7 +175,7 @@ def write_run(
 
 
 def write_files(path: Path) -> None:
-    """Write files.json over what lies in the folder of a training that is over."""
+    """Write files.json for all files in the folder of a training that is over."""
     names = [CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE, METRICS_FILE]
     names += [str(file.relative_to(path)) for file in _vocabulary_files(path)]
     hashes = {name: sha256_file(path / name) for name in sorted(names)}
@@ -188,7 +188,7 @@ def _vocabulary_files(path: Path) -> list[Path]:
 
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Raise DamagedRunError with the name of the file for whatever its reader says."""
+    """Raise DamagedRunError with the name of the file for any error of its reader."""
     try:
         yield
     except FileNotFoundError as error:
@@ -245,7 +245,7 @@ def _model(path: Path, description: Mapping[str, Any], given: Model | None) -> t
 
 
 def _known(path: Path, name: str, origin: Any) -> Model:
-    """The model of that name that this installation has: only its own list decides."""
+    """The model of that name in this installation: only its own list decides."""
     if name in registry.IMPORTED or name in registry.names():
         return registry.find(name)
     said = origin.get("model", "") if isinstance(origin, dict) else ""
@@ -287,7 +287,7 @@ def _vocabularies(path: Path) -> dict[str, Vocabulary]:
             if "" in vocabulary.ids or None in vocabulary.ids:
                 raise ValueError("an id is empty")
             if len(set(vocabulary.ids)) != len(vocabulary.ids):
-                raise ValueError("an id is there twice")
+                raise ValueError("an id comes twice")
             found[file.stem] = vocabulary
     if "items" not in found:
         raise _damaged(path / VOCABULARY_FOLDER / "items.parquet", "it is missing")

@@ -1,4 +1,4 @@
-"""Train a model into a run folder, in a folder beside it until the run is complete."""
+"""Train a model into a run folder, in a folder next to it until the run is complete."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ __all__ = [
 ]
 
 _HELD_OUT_ROWS = 64
-_OTHER_CANDIDATES = 19  # beside the one that came
+_OTHER_CANDIDATES = 19  # besides the one that came
 _WINDOWS_KEPT = 3  # of a history: what the network sees, and more
 
 
 def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
     """Trainings of the same key give the same weights on the same machine and versions.
 
-    The code of a model of another package is a part of it, as far as it is known.
+    It includes the code of a model of another package, as far as that is known.
     """
     return sha256_json(
         {
@@ -75,7 +75,7 @@ def run_key(model: Model, config: Any, seed: int, fingerprint: str) -> str:
 
 
 def require(model: Model, interactions: Interactions) -> None:
-    """Raise SeqrecError if the log lacks a column that the model takes, or it is unreadable."""
+    """Raise SeqrecError if a column that the model takes is missing or unreadable."""
     for column in model.needs:
         if column in interactions.unreadable:
             raise SeqrecError(f"{model.name} takes {column}, but {interactions.unreadable[column]}")
@@ -142,12 +142,12 @@ def train(
 ) -> Run:
     """Train, evaluate on the test part once, and write the run folder at `path`.
 
-    Training goes on in a folder beside; the run that was at `path` stays until the new one is
+    Training uses a folder next to it; the run that was at `path` stays until the new one is
     complete, and the checkpoints until it is in place: after any error `resume` goes on. `mlflow`
     is the URI of a tracking server to log to as well. Raises SeqrecError if another process trains
     for `path`, if `resume` finds a training of other settings or data, and if there is an
-    unfinished one without `resume`; `retrain` drops that. So it does if there is nothing to train
-    on or to choose the epoch by, and of a training that diverges nothing stays.
+    unfinished one without `resume`; `retrain` drops that. It also raises if there is nothing to
+    train on or to choose the epoch by. A training that diverges is removed.
     """
     config, seed = resolved(model, config), SEED.checked(seed)
     require(model, interactions)
@@ -172,7 +172,7 @@ def train(
         )
         require_targets(model, dataset, config, interactions.source)
         work = unfinished.begin(path, description, resume=resume, retrain=retrain)
-        # First, because a log that cannot be asked about would be found out after hours.
+        # This comes first: otherwise a log that cannot be asked about would be noticed after hours.
         held_out = held_out_rows(model, config, interactions, dataset, seed)
         torch.manual_seed(seed)
         net = model.net(config, dataset.num_rows)
@@ -208,7 +208,7 @@ def train(
 
 @contextmanager
 def _kept(path: Path) -> Iterator[None]:
-    """Say after a full disk and the like that the training is not lost, and how to go on."""
+    """Say after a full disk or a similar error that the training is not lost, and how to go on."""
     try:
         yield
     except DivergedError:
@@ -234,7 +234,7 @@ def _put_in_place(
     held_out: list[dict[str, list[Any]]],
     metrics: Mapping[str, Any],
 ) -> None:
-    """Write the run beside its place and rename it; only then is its training deleted."""
+    """Write the run next to its place and rename it; only then is its training deleted."""
     work, staging = unfinished.work_folder(path), unfinished.staging_folder(path)
     try:
         run_folder.write_run(
