@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from seqrec_export.data.histories import Dataset, Histories
 from seqrec_export.data.interactions import SECONDS_PER_DAY
-from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
+from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 
 Indices = NDArray[np.int64]
 
@@ -59,6 +59,15 @@ def windows(starts: Indices, ends: Indices, window: int) -> tuple[Indices, NDArr
 def gather_items(histories: Histories, positions: Indices, real: NDArray[np.bool_]) -> Indices:
     """(B, W) flat positions -> (B, W) item indices, PAD if not real."""
     return np.where(real, histories.items[np.where(real, positions, 0)], PAD)
+
+
+def gather_event_types(
+    histories: Histories, positions: Indices, real: NDArray[np.bool_]
+) -> Indices:
+    """(B, W) flat positions -> (B, W) event type indices, PAD where not real."""
+    if histories.event_types is None:
+        return np.where(real, UNKNOWN, PAD)
+    return np.where(real, histories.event_types[np.where(real, positions, 0)], PAD)
 
 
 def gather_gap_days(

@@ -28,8 +28,11 @@ def candidates_of(sessions: SessionSet, rows: Indices) -> tuple[Indices, NDArray
     return candidates, np.where(real, sessions.labels[positions], np.nan).astype(np.float32)
 
 
-def rankable(sessions: SessionSet, part: Part) -> Indices:
-    """The rows of a part that have a positive and something to rank it over."""
+def rankable(dataset: Dataset, part: Part) -> Indices:
+    """The sessions of a part that have a positive and something to rank it over: their rows."""
+    sessions = dataset.sessions
+    if sessions is None:
+        return np.zeros(0, np.int64)
     rows = {"train": sessions.train, "validation": sessions.validation, "test": sessions.test}[part]
     positives = np.concatenate([[0], np.cumsum(sessions.labels > 0)])
     count = positives[sessions.offsets[rows + 1]] - positives[sessions.offsets[rows]]
@@ -39,10 +42,14 @@ def rankable(sessions: SessionSet, part: Part) -> Indices:
 
 
 def session_metrics(dataset: Dataset, part: Part, rank: Rank) -> Metrics:
-    """How well `rank`, (S,) rows of sessions -> (S, C) scores, orders what the sessions showed."""
+    """How well `rank`, (S,) rows of sessions -> (S, C) scores, orders what the sessions showed.
+
+    A log without sessions has no figures of them.
+    """
     sessions = dataset.sessions
-    assert sessions is not None
-    rows = rankable(sessions, part)
+    if sessions is None:
+        return {}
+    rows = rankable(dataset, part)
     if not len(rows):
         return {"sessions": 0.0}
     ndcg, reciprocal = [np.zeros(0)], [np.zeros(0)]
@@ -57,3 +64,11 @@ def session_metrics(dataset: Dataset, part: Part, rank: Rank) -> Metrics:
         "candidates_ndcg@10": float(np.concatenate(ndcg).mean()),
         "candidates_mrr": float(np.concatenate(reciprocal).mean()),
     }
+
+
+def session_popularity(dataset: Dataset, part: Part) -> Metrics:
+    """The same figures for "the most popular items of the training part"."""
+    sessions, counts = dataset.sessions, dataset.item_counts.astype(np.float32)
+    if sessions is None:
+        return {}
+    return session_metrics(dataset, part, lambda rows: counts[candidates_of(sessions, rows)[0]])

@@ -15,32 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.contract import Graph
-from seqrec_export.data.batches import (
-    Indices,
-    Negatives,
-    gather_items,
-    num_batches,
-    shuffled,
-    windows,
-)
-from seqrec_export.data.histories import Dataset, Part
+from seqrec_export.data.batches import Indices, Negatives, shuffled
+from seqrec_export.data.histories import Dataset
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
-from seqrec_export.evaluation.metrics import Metrics
-from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
 from seqrec_export.models import wire
 from seqrec_export.models.model import Batch, Metric, Model
+from seqrec_export.models.next_item import NextItem, history_inputs
 from seqrec_export.models.retrieval import retrieval_graphs
-from seqrec_export.models.settings import COUNT, SHARE, WIDTH, Range, Settings, setting
+from seqrec_export.models.settings import COUNT, WIDTH, HistorySettings, Range, setting
 from seqrec_export.nn import layers, losses
 from seqrec_export.nn.item_search import Catalogue
 from seqrec_export.nn.ragged import Ragged, compact
 
-_KS = (10, 20, 50)
 _FILTERS = Range(low=1, high=4_096)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaserConfig(Settings):
+class CaserConfig(HistorySettings):
     """Settings of `caser`."""
 
     dim: int = setting(10, "size k of the item and user embeddings", WIDTH)
@@ -48,10 +39,7 @@ class CaserConfig(Settings):
     max_length: int = setting(5, "window L", Range(low=1, high=100), unit="events")
     num_vertical: int = setting(4, "vertical filters d', L x 1 each", _FILTERS)
     num_horizontal: int = setting(16, "filters d of each height 1..L", _FILTERS)
-    dropout: float = setting(0.05, "dropout probability", SHARE)
-    unknown_rate: float = setting(
-        0.01, "share of training inputs replaced by the unknown item", SHARE
-    )
+    dropout: float = 0.05
     num_negatives: int = setting(
         0, "sampled items a target; 0: the whole catalogue", Range(low=0, high=10_000)
     )
@@ -113,10 +101,10 @@ class Caser(nn.Module):
         """BPR of each target against its negatives, or softmax over the catalogue."""
         history = layers.hide_items(batch["history"], self.config.unknown_rate)
         user = self.encode(Ragged.of(history), batch["user"])
-        if "target" in batch:
+        if "negatives" not in batch:
             weight = self.out_vectors.weight
             return losses.full_softmax(user, weight, self.out_bias, batch["target"])
-        candidates = batch["candidates"]  # (B, C), the target first
+        candidates = torch.cat([batch["target"][:, None], batch["negatives"]], dim=1)
         scores = self.catalogue.score(user, Ragged.of(candidates)).view_as(candidates)
         return losses.bpr(scores[:, :1], scores[:, 1:])
 
@@ -127,47 +115,26 @@ def graphs(config: CaserConfig, top_k: int) -> dict[str, Graph]:
 
 
 def _inputs(dataset: Dataset, config: CaserConfig, targets: Indices) -> Batch:
-    histories = dataset.histories
-    positions, real = windows(histories.starts(targets), targets, config.max_length)
-    return {
-        "history": torch.from_numpy(gather_items(histories, positions, real)),
-        "user": torch.from_numpy(dataset.user_index[histories.users[targets]][:, None]),
-    }
+    user = dataset.user_index[dataset.histories.users[targets]][:, None]
+    return history_inputs(dataset, config, targets) | {"user": torch.from_numpy(user)}
+
+
+def _encode(net: Caser, batch: Batch) -> Tensor:
+    return net.encode(Ragged.of(batch["history"]), batch["user"])
+
+
+_NEXT_ITEM = NextItem(inputs=_inputs, encode=_encode, ks=(10, 20, 50))
 
 
 def _batches(dataset: Dataset, config: CaserConfig, rng: np.random.Generator) -> Iterator[Batch]:
     negatives = Negatives(dataset) if config.num_negatives else None
     for targets in shuffled(dataset.train, config.batch_size, rng):
         users, items = dataset.histories.users[targets], dataset.histories.items[targets]
-        batch = _inputs(dataset, config, targets)
+        batch = _inputs(dataset, config, targets) | {"target": torch.from_numpy(items)}
         if negatives is not None:
             drawn = [negatives.draw(users, rng) for _ in range(config.num_negatives)]
-            batch["candidates"] = torch.from_numpy(np.stack([items, *drawn], axis=1))
-        else:
-            batch["target"] = torch.from_numpy(items)
+            batch["negatives"] = torch.from_numpy(np.stack(drawn, axis=1))
         yield batch
-
-
-def _num_batches(dataset: Dataset, config: CaserConfig) -> int:
-    return num_batches(len(dataset.train), config.batch_size)
-
-
-def evaluate(net: nn.Module, dataset: Dataset, config: CaserConfig, part: Part) -> Metrics:
-    """HR@K, NDCG@K and AUC of the held-out events, items already seen left out."""
-    assert isinstance(net, Caser)
-
-    def score(targets: Indices) -> Tensor:
-        inputs = _inputs(dataset, config, targets)
-        device = net.out_bias.device
-        user = net.encode(Ragged.of(inputs["history"].to(device)), inputs["user"].to(device))
-        return net.catalogue.scores(user).cpu()
-
-    return retrieval_metrics(score, dataset, dataset.positions(part), ks=_KS)
-
-
-def baselines(dataset: Dataset, config: CaserConfig, part: Part) -> dict[str, Metrics]:
-    """Popularity under the same protocol."""
-    return {"popularity": popularity_metrics(dataset, dataset.positions(part), ks=_KS)}
 
 
 MODEL = Model(
@@ -177,9 +144,8 @@ MODEL = Model(
     net=Caser,
     graphs=graphs,
     batches=_batches,
-    num_batches=_num_batches,
-    evaluate=evaluate,
-    baselines=baselines,
+    evaluate=_NEXT_ITEM.evaluate,
+    baselines=_NEXT_ITEM.baselines,
     metric=Metric(name="ndcg@10", headline=("hr@10", "ndcg@10", "hr@50", "auc")),
     presets={
         "ml-100k": {"dim": 32, "dropout": 0.5, "learning_rate": 2e-3, "epochs": 25, "patience": 25},

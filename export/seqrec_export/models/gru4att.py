@@ -20,30 +20,27 @@ from seqrec_export.data.batches import (
     Indices,
     by_length,
     chunks,
+    gather_event_types,
     gather_gap_days,
     gather_items,
     num_batches,
     shuffled,
     windows,
 )
-from seqrec_export.data.histories import Dataset, Histories, Part
+from seqrec_export.data.histories import Dataset, Part
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 from seqrec_export.evaluation.metrics import Metrics
-from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
-from seqrec_export.evaluation.sessions import candidates_of, rankable, session_metrics
+from seqrec_export.evaluation.sessions import (
+    candidates_of,
+    rankable,
+    session_metrics,
+    session_popularity,
+)
 from seqrec_export.models import wire
 from seqrec_export.models.model import Batch, Metric, Model
+from seqrec_export.models.next_item import NextItem
 from seqrec_export.models.retrieval import retrieval_graphs
-from seqrec_export.models.settings import (
-    COUNT,
-    COUNT_OR_NONE,
-    SHARE,
-    WIDTH,
-    WINDOW,
-    Range,
-    Settings,
-    setting,
-)
+from seqrec_export.models.settings import COUNT, COUNT_OR_NONE, HistorySettings, Range, setting
 from seqrec_export.nn import layers, losses
 from seqrec_export.nn.item_search import Catalogue
 from seqrec_export.nn.ragged import Ragged, compact
@@ -53,15 +50,12 @@ _GAP_ROWS = NUM_RESERVED + len(GAP_EDGES) + 1  # padding, unknown, below 1 day, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRU4AttConfig(Settings):
+class GRU4AttConfig(HistorySettings):
     """Settings of `gru4att`."""
 
-    dim: int = setting(64, "size of embeddings and of the GRU", WIDTH)
-    max_length: int = setting(100, "window", WINDOW, unit="events")
-    dropout: float = setting(0.1, "dropout probability", SHARE)
-    unknown_rate: float = setting(
-        0.01, "share of training inputs replaced by the unknown item", SHARE
-    )
+    dim: int = 64
+    max_length: int = 100
+    dropout: float = 0.1
     relative_positions: bool = setting(
         True, "attention learns how much a step counts by its distance"
     )
@@ -189,15 +183,6 @@ def graphs(config: GRU4AttConfig, top_k: int) -> dict[str, Graph]:
     return retrieval_graphs("gru4att", inputs, config.dim, top_k)
 
 
-def _gather_event_types(
-    histories: Histories, positions: Indices, real: NDArray[np.bool_]
-) -> Indices:
-    """(B, W) flat positions -> (B, W) event type indices, PAD where not real."""
-    if histories.event_types is None:
-        return np.where(real, UNKNOWN, PAD)
-    return np.where(real, histories.event_types[np.where(real, positions, 0)], PAD)
-
-
 def _inputs(
     dataset: Dataset,
     config: GRU4AttConfig,
@@ -209,7 +194,7 @@ def _inputs(
     positions, real = windows(starts, ends, config.max_length)
     return {
         "history": torch.from_numpy(gather_items(histories, positions, real)),
-        "event_types": torch.from_numpy(_gather_event_types(histories, positions, real)),
+        "event_types": torch.from_numpy(gather_event_types(histories, positions, real)),
         "gap_days": torch.from_numpy(gather_gap_days(histories, positions, real, times)),
     }
 
@@ -226,7 +211,7 @@ def _every_event(dataset: Dataset, starts: Indices, ends: Indices) -> Batch:
     positions = starts[:, None] + np.arange(max(2, int((ends - starts).max())))
     real = positions < ends[:, None]
     items = torch.from_numpy(gather_items(histories, positions, real))
-    types = torch.from_numpy(_gather_event_types(histories, positions, real))
+    types = torch.from_numpy(gather_event_types(histories, positions, real))
     # The step before the row's last target is its last input.
     history = torch.where(items[:, 1:] == PAD, PAD, items[:, :-1])
     return {
@@ -249,11 +234,15 @@ def _session_batch(dataset: Dataset, config: GRU4AttConfig, rows: Indices) -> Ba
     }
 
 
-def _choosing(dataset: Dataset) -> int:
-    """How many sessions choose the epoch, or without sessions how many events."""
-    sessions = dataset.sessions
-    ranked = 0 if sessions is None else len(rankable(sessions, "validation"))
-    return ranked or len(dataset.validation)
+def _event_batch(
+    dataset: Dataset, config: GRU4AttConfig, targets: Indices, rng: np.random.Generator
+) -> Batch:
+    batch = _event_inputs(dataset, config, targets)
+    batch["target"] = torch.from_numpy(dataset.histories.items[targets])
+    if config.num_negatives:
+        negatives = rng.integers(NUM_RESERVED, dataset.items.num_rows, config.num_negatives)
+        batch["negatives"] = torch.from_numpy(negatives)
+    return batch
 
 
 def _drawn_targets(dataset: Dataset, config: GRU4AttConfig) -> int:
@@ -271,85 +260,66 @@ def _chunks(
     return starts[several[users[starts]]], ends[several[users[starts]]]
 
 
+def _steps(dataset: Dataset, config: GRU4AttConfig) -> tuple[int, int, int]:
+    """How many steps an epoch has for drawn events, for every event, and for sessions."""
+    return (
+        num_batches(_drawn_targets(dataset, config), config.batch_size),
+        num_batches(len(_chunks(dataset, config)[0]), config.chunks_per_step),
+        num_batches(len(rankable(dataset, "train")), config.batch_size),
+    )
+
+
 def _batches(dataset: Dataset, config: GRU4AttConfig, rng: np.random.Generator) -> Iterator[Batch]:
     drawn = rng.choice(dataset.train, _drawn_targets(dataset, config), replace=False)
     lengths = np.minimum(drawn - dataset.histories.starts(drawn), config.max_length)
     events = by_length(drawn, lengths, config.batch_size, rng)
-    kinds = ["event"] * num_batches(len(drawn), config.batch_size)
     starts, ends = _chunks(dataset, config, rng)
     pieces = by_length(np.arange(len(starts)), ends - starts, config.chunks_per_step, rng)
-    kinds += ["every event"] * num_batches(len(starts), config.chunks_per_step)
-    if dataset.sessions is not None:
-        rows = rankable(dataset.sessions, "train")
-        sessions = shuffled(rows, config.batch_size, rng)
-        kinds += ["session"] * num_batches(len(rows), config.batch_size)
-    for i in rng.permutation(len(kinds)):
-        if kinds[i] == "session":
-            yield _session_batch(dataset, config, next(sessions))
-            continue
-        if kinds[i] == "every event":
-            rows = next(pieces)
-            yield _every_event(dataset, starts[rows], ends[rows])
-            continue
-        targets = next(events)
-        batch = _event_inputs(dataset, config, targets)
-        batch["target"] = torch.from_numpy(dataset.histories.items[targets])
-        if config.num_negatives:
-            negatives = rng.integers(NUM_RESERVED, dataset.items.num_rows, config.num_negatives)
-            batch["negatives"] = torch.from_numpy(negatives)
-        yield batch
+    sessions = shuffled(rankable(dataset, "train"), config.batch_size, rng)
+    kinds = (
+        (_event_batch(dataset, config, targets, rng) for targets in events),
+        (_every_event(dataset, starts[rows], ends[rows]) for rows in pieces),
+        (_session_batch(dataset, config, rows) for rows in sessions),
+    )
+    for kind in rng.permutation(np.repeat(np.arange(3), _steps(dataset, config))):
+        yield next(kinds[kind])
 
 
-def _num_batches(dataset: Dataset, config: GRU4AttConfig) -> int:
-    total = num_batches(_drawn_targets(dataset, config), config.batch_size)
-    total += num_batches(len(_chunks(dataset, config)[0]), config.chunks_per_step)
-    if dataset.sessions is not None:
-        rows = rankable(dataset.sessions, "train")
-        total += num_batches(len(rows), config.batch_size)
-    return total
+def _encode(net: GRU4Att, batch: Batch) -> Tensor:
+    history, event_types = (Ragged.of(batch[name]) for name in ("history", "event_types"))
+    return net.encode(history, event_types, batch["gap_days"])
+
+
+_NEXT_ITEM = NextItem(inputs=_event_inputs, encode=_encode)
 
 
 def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part) -> Metrics:
-    """Next events over the catalogue, and sessions over their candidates where there are any.
+    """Next events over the catalogue, and sessions over their candidates if there are any.
 
     `selection` is what chooses the epoch: NDCG@10 over candidates, else over the catalogue.
     """
     assert isinstance(net, GRU4Att)
-    device = net.bias.device
 
-    def encode(inputs: Batch) -> Tensor:
-        history, event_types = (Ragged.of(inputs[n].to(device)) for n in ("history", "event_types"))
-        return net.encode(history, event_types, inputs["gap_days"].to(device))
+    def rank(rows: Indices) -> NDArray[np.float32]:
+        batch = _session_batch(dataset, config, rows)
+        batch = {name: values.to(net.bias.device) for name, values in batch.items()}
+        scores = net.catalogue.score(_encode(net, batch), Ragged.of(batch["candidates"]))
+        return scores.view_as(batch["candidates"]).float().cpu().numpy()
 
-    def score(targets: Indices) -> Tensor:
-        return net.catalogue.scores(encode(_event_inputs(dataset, config, targets))).cpu()
-
-    result = retrieval_metrics(score, dataset, dataset.positions(part))
-    if dataset.sessions is not None:
-
-        def rank(rows: Indices) -> NDArray[np.float32]:
-            inputs = _session_batch(dataset, config, rows)
-            candidates = inputs["candidates"].to(device)
-            scores = net.catalogue.score(encode(inputs), Ragged.of(candidates)).view_as(candidates)
-            return scores.float().cpu().numpy()
-
-        result |= session_metrics(dataset, part, rank)
+    result = _NEXT_ITEM.evaluate(net, dataset, config, part) | session_metrics(dataset, part, rank)
     chooses = "candidates_ndcg@10" if "candidates_ndcg@10" in result else "ndcg@10"
     return result | ({"selection": result[chooses]} if chooses in result else {})
 
 
 def baselines(dataset: Dataset, config: GRU4AttConfig, part: Part) -> dict[str, Metrics]:
     """Popularity, and the same network untrained (what the source delivered)."""
-    popularity = popularity_metrics(dataset, dataset.positions(part))
-    if dataset.sessions is not None:
-        counts = dataset.item_counts.astype(np.float32)
-        sessions = dataset.sessions
-        popularity |= session_metrics(
-            dataset, part, lambda rows: counts[candidates_of(sessions, rows)[0]]
-        )
+    popularity = _NEXT_ITEM.baselines(dataset, config, part)["popularity"]
     torch.manual_seed(0)
     untrained = GRU4Att(config, dataset.num_rows).eval()
-    return {"popularity": popularity, "untrained": evaluate(untrained, dataset, config, part)}
+    return {
+        "popularity": popularity | session_popularity(dataset, part),
+        "untrained": evaluate(untrained, dataset, config, part),
+    }
 
 
 MODEL = Model(
@@ -359,13 +329,13 @@ MODEL = Model(
     net=GRU4Att,
     graphs=graphs,
     batches=_batches,
-    num_batches=_num_batches,
+    num_batches=lambda dataset, config: sum(_steps(dataset, config)),
     evaluate=evaluate,
     baselines=baselines,
     metric=Metric(
         name="selection",
         headline=("hr@10", "ndcg@10", "candidates_ndcg@10", "candidates_mrr"),
-        targets=_choosing,
+        targets=lambda dataset: len(rankable(dataset, "validation")) or len(dataset.validation),
     ),
     cpu_bfloat16=True,
     presets={

@@ -18,23 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.contract import Graph
-from seqrec_export.data.batches import (
-    Indices,
-    by_length,
-    chunks,
-    gather_items,
-    num_batches,
-    windows,
-)
-from seqrec_export.data.histories import Dataset, Part
+from seqrec_export.data.batches import by_length, chunks, gather_items, num_batches, windows
+from seqrec_export.data.histories import Dataset
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
 from seqrec_export.errors import SeqrecError
-from seqrec_export.evaluation.metrics import Metrics
-from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
 from seqrec_export.models import wire
 from seqrec_export.models.model import Batch, Model
+from seqrec_export.models.next_item import NextItem
 from seqrec_export.models.retrieval import retrieval_graphs
-from seqrec_export.models.settings import COUNT, SHARE, WIDTH, WINDOW, Range, Settings, setting
+from seqrec_export.models.settings import COUNT, HistorySettings, Range, setting
 from seqrec_export.nn import layers, losses
 from seqrec_export.nn.item_search import Catalogue
 from seqrec_export.nn.ragged import Ragged, compact
@@ -45,20 +37,14 @@ _HIDDEN = -1e4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SASRecConfig(Settings):
+class SASRecConfig(HistorySettings):
     """Settings of `sasrec`."""
 
-    dim: int = setting(50, "size of embeddings and hidden states", WIDTH)
     num_layers: int = setting(2, "transformer layers", Range(low=1, high=256))
     num_heads: int = setting(2, "attention heads; divides dim", Range(low=1, high=1_024))
-    max_length: int = setting(50, "window", WINDOW, unit="events")
-    dropout: float = setting(0.2, "dropout probability", SHARE)
     tie_weights: bool = setting(True, "decode with the item embedding")
     relative_positions: bool = setting(
         True, "each head learns how much a step counts by its distance"
-    )
-    unknown_rate: float = setting(
-        0.01, "share of training inputs replaced by the unknown item", SHARE
     )
     learning_rate: float = 2e-3
     lr_decay: float = 0.98
@@ -235,30 +221,6 @@ def _num_batches(dataset: Dataset, config: SASRecConfig) -> int:
     return num_batches(len(chunks(dataset, config.max_length)[0]), config.batch_size)
 
 
-def evaluate(net: nn.Module, dataset: Dataset, config: SASRecConfig, part: Part) -> Metrics:
-    """HR@K and NDCG@K of the held-out events; `seen_kept_` leaves items already seen in."""
-    assert isinstance(net, SASRec)
-    histories = dataset.histories
-
-    def score(targets: Indices) -> Tensor:
-        positions, real = windows(histories.starts(targets), targets, config.max_length)
-        device = net.bias.device
-        history = torch.from_numpy(gather_items(histories, positions, real)).to(device)
-        return net.catalogue.scores(net.encode(Ragged.of(history))).cpu()
-
-    targets = dataset.positions(part)
-    result = retrieval_metrics(score, dataset, targets)
-    if part == "test":
-        kept = retrieval_metrics(score, dataset, targets, remove_seen=False)
-        result |= {f"seen_kept_{name}": value for name, value in kept.items() if "@" in name}
-    return result
-
-
-def baselines(dataset: Dataset, config: SASRecConfig, part: Part) -> dict[str, Metrics]:
-    """Popularity under the same protocol."""
-    return {"popularity": popularity_metrics(dataset, dataset.positions(part))}
-
-
 MODEL = Model(
     name="sasrec",
     summary="causal transformer over item ids (SASRec)",
@@ -267,8 +229,7 @@ MODEL = Model(
     graphs=graphs,
     batches=_batches,
     num_batches=_num_batches,
-    evaluate=evaluate,
-    baselines=baselines,
+    evaluate=NextItem(keep_seen_too=True).evaluate,
     cpu_bfloat16=True,
     presets={
         "ml-1m": {

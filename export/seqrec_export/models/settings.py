@@ -251,3 +251,15 @@ class Settings:
         for name, found in settings_of(config).items():
             value = found.checked(getattr(self, name), f"{config.__name__}.{name}")
             object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistorySettings(Settings):
+    """Those of a model that reads a history, too."""
+
+    dim: int = setting(50, "size of embeddings and hidden states", WIDTH)
+    max_length: int = setting(50, "window", WINDOW, unit="events")
+    dropout: float = setting(0.2, "dropout probability", SHARE)
+    unknown_rate: float = setting(
+        0.01, "share of training inputs replaced by the unknown item", SHARE
+    )
