@@ -73,7 +73,7 @@ def _parse(path: Path) -> dict[str, Any]:
         ) from error
     # A number of thousands of digits is Python's ValueError, which TOMLDecodeError is as well.
     except (ValueError, RecursionError) as error:
-        raise SeqrecError(f"{path} is no TOML file: {error}") from error
+        raise SeqrecError(f"{path} is not a TOML file: {error}") from error
 
 
 def _check_settings(path: Path, value: Any) -> None:
@@ -82,7 +82,7 @@ def _check_settings(path: Path, value: Any) -> None:
         wrong = wrong or (f"settings has {name} = {table!r}" if not isinstance(table, dict) else "")
     if wrong:
         raise SeqrecError(
-            f"{path}: {wrong[:100]}; settings is a table of tables, one a model, as "
+            f"{path}: {wrong[:100]}; settings is a table of tables, one a model, like "
             "[settings.sasrec] with dim = 64 below"
         )
 
@@ -91,6 +91,6 @@ def _check_columns(path: Path, value: Any) -> None:
     right = isinstance(value, dict) and all(isinstance(column, str) for column in value.values())
     if not right and not isinstance(value, str):
         raise SeqrecError(
-            f"{path}: columns is {repr(value)[:100]}; columns is a table of texts, as [columns] "
+            f"{path}: columns is {repr(value)[:100]}; columns is a table of texts, like [columns] "
             'with user = "uid" below'
         )

@@ -35,8 +35,8 @@ def numbers(option: str, given: Sequence[str] | None) -> list[float] | None:
     for part in parts:
         if part and not _NUMBER.fullmatch(part):
             raise SeqrecError(
-                f"{option}: takes numbers, as 5,4.5,3, and nothing for one that is unknown, as"
-                f" 5,,3; found {part!r}"
+                f"{option}: takes numbers (5,4.5,3), and nothing in place of an unknown one"
+                f" (5,,3); found {part!r}"
             )
     return [float(part or "nan") for part in parts]
 

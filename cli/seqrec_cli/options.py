@@ -44,9 +44,9 @@ Data = Annotated[
 Columns = Annotated[
     str | None,
     typer.Option(
-        help="Column names for table, as user=uid,item=sku,time=ts. `rating=` leaves a column out; "
+        help="Column names for table: user=uid,item=sku,time=ts. `rating=` leaves a column out; "
         "time_unit=ms, time_origin=1899-12-30 and time_format=%d/%m/%Y say what times are. Another "
-        "name, as device=hardware, is a column for models that take it."
+        "name, such as device=hardware, is a column for models that take it."
     ),
 ]
 ConfigFile = Annotated[
@@ -55,7 +55,7 @@ ConfigFile = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Model setting, as dim=64 or sasrec.dim=64; see `models NAME` for all."
+        "--set", help="Model setting: dim=64 or sasrec.dim=64; see `models NAME` for all."
     ),
 ]
 Preset = Annotated[
@@ -140,7 +140,7 @@ class Plan:
 
         if self.data is None:
             raise SeqrecError(
-                "no log is named; give --data READER:PATH, as movielens:ml-1m/ratings.dat, or "
+                "no log is named; give --data READER:PATH (movielens:ml-1m/ratings.dat), or "
                 "--data synthetic for generated events"
             )
         return read(self.data, self.columns)
@@ -189,7 +189,7 @@ def make_plan(
     for text in settings or []:
         key, separator, value = text.partition("=")
         if not separator:
-            raise SeqrecError(f"--set {text}: write a setting and its value, as dim=64")
+            raise SeqrecError(f"--set {text}: write a setting and its value, such as dim=64")
         _assign(merged, found, key, value)
     for name in names:
         found[name].config(**merged[name])  # settings that do not go together

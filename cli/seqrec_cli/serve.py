@@ -57,7 +57,7 @@ def serve(
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.default_int_handler)
     if (tls_cert is None) != (tls_key is None) or (tls_client_ca and not tls_cert):
-        raise SeqrecError("TLS needs --tls-cert and --tls-key; --tls-client-ca comes on top")
+        raise SeqrecError("TLS needs --tls-cert and --tls-key; --tls-client-ca only adds to them")
     tls = (
         ServerTLS(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
         if tls_cert and tls_key

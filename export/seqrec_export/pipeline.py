@@ -156,7 +156,7 @@ def release(
 
     Without `top_k` or `item_precision`, they are those of the last export of the run.
     """
-    with alone(run.path):  # nobody trains it anew before it is published
+    with alone(run.path):  # nobody trains it again before it is published
         require_still(run)
         exported = export_run(run, top_k, item_precision, report=report)
         if not exported.fresh:

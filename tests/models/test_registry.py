@@ -115,7 +115,7 @@ def test_a_model_is_named_by_its_module_and_its_settings_are_read_from_annotatio
         ("a_package:TAKEN", "called 'sasrec', which is the name of a model of seqrec-export"),
         ("a_package:", "names no model; write package.module:MODEL"),
         ("broken", "broken, which bad offers as raises:MODEL, cannot be imported: RuntimeError"),
-        ("other", "is a model called 'foreign'; its entry point has to be called so too"),
+        ("other", "is a model called 'foreign'; its entry point needs the same name"),
         ("twice", "bad and worse both offer a model called 'twice'"),
     ],
 )

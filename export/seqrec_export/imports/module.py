@@ -170,13 +170,13 @@ def import_module(
 
     The run can be exported in this process only: its folder does not hold the module's code.
 
-    Raises SeqrecError if ids are not distinct texts, if the module cannot be called so, or gives
-    something else, in float32 or in float64.
+    Raises SeqrecError if ids are not distinct texts, if the module cannot be called like that, or
+    if it gives something else, in float32 or in float64.
     """
     path = Path(path)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise SeqrecError(
-            f"the name {name!r} is no name of a folder; take letters, digits, _ and -"
+            f"the name {name!r} cannot be a folder's name; take letters, digits, _ and -"
         )
     _WINDOW.checked(window)
     _PADDING.checked(padding)

@@ -98,8 +98,8 @@ def broken() -> dict[str, str]:
         try:
             if point.name in OWN:
                 found[point.name] = (
-                    f"{_of(point)} offers a model called {point.name!r}, as one of seqrec-export "
-                    "is called; that of seqrec-export is taken"
+                    f"{_of(point)} offers a model called {point.name!r}, like one of "
+                    "seqrec-export, which is used instead"
                 )
             else:
                 find(point.name)
@@ -170,7 +170,7 @@ def _opened(point: EntryPoint) -> Model:
         model = _import(point.value, what)
         if model.name != point.name:
             raise SeqrecError(
-                f"{what} is a model called {model.name!r}; its entry point has to be called so too"
+                f"{what} is a model called {model.name!r}; its entry point needs the same name"
             )
         _OPENED[point] = model
     return _OPENED[point]

@@ -120,7 +120,7 @@ def load(path: Path, model: Model | None = None) -> Run:
     """
     with _reading(path):
         if not (path / METRICS_FILE).exists():
-            lacking = f"{METRICS_FILE}, so that it is no finished run"
+            lacking = f"{METRICS_FILE}, so it is no finished run"
             if (path / WEIGHTS_FILE).exists():
                 raise DamagedRunError(f"{path} lacks {lacking}; run `seqrec-export train` again")
             raise SeqrecError(f"{path} holds no finished run; run `seqrec-export train` first")
@@ -151,7 +151,7 @@ def require_still(run: Run) -> None:
     model, config = _model(run.path, description, same)
     now = (model.name, config, description["seed"], description["fingerprint"])
     if now != (run.model.name, run.config, run.seed, run.fingerprint):
-        raise SeqrecError(f"{run.path} was trained anew by another process; repeat the command")
+        raise SeqrecError(f"{run.path} was trained again by another process; repeat the command")
 
 
 def write_run(

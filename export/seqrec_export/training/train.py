@@ -99,7 +99,7 @@ def _inputs(model: Model, config: Any) -> tuple[Spec, ...]:
     graphs = model.graphs(config, 1)
     if model.name not in graphs:
         raise SeqrecError(
-            f"{model.name} has the graphs {', '.join(graphs)}; one has to be called as the model"
+            f"{model.name} has the graphs {', '.join(graphs)}; call one of them {model.name}"
         )
     return graphs[model.name].inputs
 
