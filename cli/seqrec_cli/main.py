@@ -79,9 +79,9 @@ def _root(
 
 def main() -> None:
     """Run the app; a user's mistake, or what the machine refuses, is one line and exit status 1."""
-    # Threads that spin long at OpenMP's barriers train 4 times slower beside any busy process.
+    # Threads that spin long at OpenMP's barriers train 4 times slower next to any busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # An id may hold what the terminal's encoding has not: it is shown as `\\u5bff` then.
+    # An id may hold what the terminal's encoding lacks: then it is shown as `\\u5bff`.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -36,7 +36,7 @@ def read_log(plan: Plan) -> Interactions:
 
 
 def metric_row(run: Run) -> tuple[Any, ...]:
-    """What stands under METRIC_COLUMNS, with the baseline next to it."""
+    """The cells under METRIC_COLUMNS, with the baseline next to them."""
     model, metrics = run.model, run.metrics
     return (
         model.name,
@@ -56,7 +56,7 @@ def _targets(test: Mapping[str, float]) -> str:
 
 
 def verdict_cells(verdict: Verdict) -> tuple[Any, ...]:
-    """What stands under VERDICT_COLUMNS."""
+    """The cells under VERDICT_COLUMNS."""
     return (
         verdict.cases,
         f"{verdict.largest().max_abs:.1e}",
@@ -80,7 +80,7 @@ def print_built(built: list[Built], repository: Path, *, json: bool) -> None:
 
 
 def stop_if_refused(refusals: Iterable[str]) -> None:
-    """Raise SeqrecError with the refusals of all models; an empty one is none."""
+    """Raise SeqrecError with the refusals of all models, leaving out empty ones."""
     if said := [text for text in refusals if text]:
         raise SeqrecError("; ".join(said))
 

@@ -64,7 +64,7 @@ def gather_items(histories: Histories, positions: Indices, real: NDArray[np.bool
 def gather_event_types(
     histories: Histories, positions: Indices, real: NDArray[np.bool_]
 ) -> Indices:
-    """(B, W) flat positions -> (B, W) event type indices, PAD where not real."""
+    """(B, W) flat positions -> (B, W) event type indices, PAD if not real."""
     if histories.event_types is None:
         return np.where(real, UNKNOWN, PAD)
     return np.where(real, histories.event_types[np.where(real, positions, 0)], PAD)

@@ -71,7 +71,7 @@ class Exported:
     item_precision: ItemPrecision
     folder: Path
     graphs: dict[str, Graph]
-    fresh: bool  # False where an earlier export was still right
+    fresh: bool  # False if an earlier export was still right
 
     def model_file(self, name: str) -> Path:
         """The ONNX file of one graph."""
@@ -89,7 +89,7 @@ def export_run(
     item_precision: ItemPrecision | None = None,
     report: Report = lambda _: None,
 ) -> Exported:
-    """Export every graph of a run, unless it lies there from the same weights and code.
+    """Export every graph of a run, unless an export of the same weights and code is there.
 
     Without `top_k` or `item_precision`, they are those of the last export of the run.
     """
@@ -143,7 +143,7 @@ def _write(
             "model": run.model.name,
             "item_precision": graph.item_precision,
         }
-        with naming(folder / name):  # onnx does not say where a disk is full
+        with naming(folder / name):  # onnx does not say which disk is full
             export_graph(graph, run.net, run.vocabularies, folder / name, metadata)
         write_text(folder / name / CONFIG_FILE, config_text(model_config(graph)))
         write_json(folder / name / CONTRACT_FILE, contract(graph))
@@ -152,7 +152,7 @@ def _write(
 
 
 def find_export(run: Run) -> Exported:
-    """The last export of a run, as it lies there. Raises SeqrecError if there is none."""
+    """The last export of a run, as it is on the disk. Raises SeqrecError if there is none."""
     folder = run.path / "onnx"
     with alone(run.path):
         last = _last_export(folder, needed=True)
@@ -197,8 +197,8 @@ def _last_export(folder: Path, *, needed: bool) -> dict[str, Any]:
         if not needed:
             return {}
         raise SeqrecError(
-            f"{file} is damaged ({error}), so that nobody knows what the run was exported with; "
-            "run `seqrec-export export` with --top-k and --item-precision, which writes it anew"
+            f"{file} is damaged ({error}), so nobody knows what the run was exported with; "
+            "run `seqrec-export export` with --top-k and --item-precision, which writes a new one"
         ) from error
     return last
 
@@ -210,7 +210,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def _source_hash(model: Model) -> str:
-    """Of the code that graphs are made with; that of a model without a file is always another."""
+    """A hash of the code that makes graphs; for a model without a file it is never the same."""
     here = Path(__file__).parents[1]
     digest = hashlib.sha256()
     own = source_files(model)

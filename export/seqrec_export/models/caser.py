@@ -1,7 +1,7 @@
 """Caser: convolutions over the last L items (Tang and Wang 2018, arXiv 1809.07426).
 
-Trained with BPR on sampled negatives instead of the paper's binary cross-entropy, or with softmax
-over the whole catalogue. A history shorter than L is padded in front; padding has a row of its own.
+It is trained with BPR on sampled negatives instead of the paper's binary cross-entropy, or with
+softmax over the whole catalogue. A shorter history is padded in front, with a row of its own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class CaserConfig(HistorySettings):
 
 
 class Caser(nn.Module):
-    """Item image of L x k, horizontal and vertical convolutions, user vector beside."""
+    """Item image of L x k, horizontal and vertical convolutions, and a user vector."""
 
     popularity: Tensor  # (V,)
 

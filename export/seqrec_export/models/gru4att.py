@@ -1,8 +1,8 @@
 """gru4att: a GRU over items, event types and time gaps, pooled by attention.
 
-A dynamic user embedding: the vector depends on when it is asked for, through the gap of every event
-to the request. Trained to rank what a session's user clicked or bought over the rest of what was
-shown, and to predict the next event; its source never trained it.
+The user embedding is dynamic: the vector depends on when it is asked for, through the gap of every
+event to the request. It is trained to rank what a session's user clicked or bought over the rest of
+what was shown, and to predict the next event; its source never trained it.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def _event_inputs(dataset: Dataset, config: GRU4AttConfig, targets: Indices) -> 
 def _every_event(dataset: Dataset, starts: Indices, ends: Indices) -> Batch:
     """Histories of one step less than `ends - starts`, and what came after each step."""
     histories = dataset.histories
-    # Two at least: pieces that are a user's first event alone have a target and no history.
+    # At least two: pieces with only a user's first event have a target and no history.
     positions = starts[:, None] + np.arange(max(2, int((ends - starts).max())))
     real = positions < ends[:, None]
     items = torch.from_numpy(gather_items(histories, positions, real))

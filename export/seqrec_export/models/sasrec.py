@@ -1,9 +1,9 @@
 """SASRec: a causal transformer over the history (Kang and McAuley 2018, arXiv 1808.09781).
 
-Trained with cross-entropy over the whole catalogue at every position, which beats the paper's one
-sampled negative (Klenitskiy and Vasilev 2023, arXiv 2309.07602). The decoder shares the item
+It is trained with cross-entropy over the whole catalogue at every position, which beats the paper's
+one sampled negative (Klenitskiy and Vasilev 2023, arXiv 2309.07602). The decoder shares the item
 embedding, as in section III-D of the paper; `tie_weights = False` gives it a matrix of its own.
-Beside the sinusoids, each head learns how much an event counts by how many steps ago it was: the
+Besides using sinusoids, each head learns how much an event counts by how many steps ago it was: the
 scalar relative positions of T5 (Raffel et al. 2020, arXiv 1910.10683, section 2.1), one a step.
 """
 
@@ -108,7 +108,7 @@ class _Layer(nn.Module):
     def last(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, L, D), (B, 1, L) added to the logits -> (B, D): the last step alone, no dropout.
 
-        No step's key or value is computed. A query q meets the key W x + b as (q W) x, for b moves
+        No step's key or value is computed. A query q meets the key W x + b as (q W) x, as b moves
         all logits alike; the weights add up to 1, so a value's W and b are applied to the sum.
         """
         last = x[:, -1]
@@ -122,7 +122,7 @@ class _Layer(nn.Module):
         return self._close(last, torch.cat(attended, dim=1))
 
     def _heads(self) -> Iterator[tuple[tuple[Tensor, Tensor], ...]]:
-        """Of each head: weight (D / H, D) and bias (D / H,) of its query, key and value."""
+        """For each head: weight (D / H, D) and bias (D / H,) of its query, key and value."""
         weight = torch.cat([self.query.weight, self.key_value.weight]).chunk(3 * self.num_heads)
         bias = torch.cat([self.query.bias, self.key_value.bias]).chunk(3 * self.num_heads)
         parts = list(zip(weight, bias, strict=True))  # queries of all heads, then keys, then values
@@ -210,7 +210,7 @@ def graphs(config: SASRecConfig, top_k: int) -> dict[str, Graph]:
 def _batches(dataset: Dataset, config: SASRecConfig, rng: np.random.Generator) -> Iterator[Batch]:
     starts, ends = chunks(dataset, config.max_length, rng)
     for rows in by_length(np.arange(len(starts)), ends - starts, config.batch_size, rng):
-        # One column of padding in front where there is room: the first event is a target too.
+        # One column of padding goes in front if there is room: the first event is a target too.
         positions, real = windows(starts[rows] - 1, ends[rows], config.max_length + 1)
         real &= positions >= starts[rows][:, None]
         items = torch.from_numpy(gather_items(dataset.histories, positions, real))

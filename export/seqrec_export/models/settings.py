@@ -2,7 +2,7 @@
 
 A model's config is a frozen dataclass that extends `Settings`. Each field says its default, what it
 means and which numbers are right; a plain default keeps the meaning and the range of the field that
-it stands for. Whoever makes a config (`--set`, a TOML file, Python) gets the same sentence.
+it replaces. Every way to make a config (`--set`, a TOML file, Python) gives the same error.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Setting:
         return _allowed(self.kind, self.range)
 
     def checked(self, value: Any, shown_as: str | None = None) -> Any:
-        """The value as the type that the setting has. Raises SeqrecError where it is wrong."""
+        """The value as the type that the setting has. Raises SeqrecError if it is wrong."""
         try:
             typed = _typed(self.kind, value)
         except (ValueError, OverflowError):
@@ -122,7 +122,7 @@ def _typed(kind: Any, value: Any) -> Any:
         kinds = options[:1] * len(value) if ... in options else options
         return tuple(_typed(k, v) for k, v in zip(kinds, value, strict=True))
     elif kind in (int, float):
-        # A bool is a number to Python, and to nobody who writes a setting.
+        # A bool is a number to Python, but not to people who write settings.
         right = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
         found = [kind(value)] if right and (kind is float or int(value) == value) else []
     else:
@@ -201,8 +201,8 @@ def settings_of(config: type[Any]) -> Mapping[str, Setting]:
     return MappingProxyType(found)
 
 
-# The ends are there to catch a slip: no sensible setting lies beyond, and torch, numpy or the
-# memory would fail there in ways of their own.
+# The limits catch slips: no sensible setting is beyond them, and torch, numpy or the memory would
+# fail there with errors of their own.
 SEED = Setting(name="seed", kind=int, range=Range(low=0, high=2**32 - 1))
 TOP_K = Setting(name="top_k", kind=int, range=Range(low=1, high=1_000_000))
 WIDTH = Range(low=1, high=4_096)

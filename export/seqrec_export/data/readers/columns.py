@@ -70,12 +70,12 @@ class Columns:
         return values[rows]
 
     def values(self, name: str) -> NDArray[Any]:
-        """A column as it is: (N,) str objects, "" where missing, or numbers, NaN where missing."""
+        """A column as it is: (N,) str objects, "" if missing, or numbers, NaN if missing."""
         column = self._flat(name)
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if is_text(kind) or pa.types.is_boolean(kind):
             texts = [text or "" for text in dictionary(column)[0].cast(pa.string()).to_pylist()]
-            if self.layout is not None:  # spaces next to a separator are no part of it
+            if self.layout is not None:  # spaces next to a separator are not part of it
                 texts = [text.strip(" ") for text in texts]
             values: NDArray[np.object_] = np.array([*texts, ""], dtype=object)
             return values[dictionary(column)[1]]
@@ -200,7 +200,7 @@ def require_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> 
     for name in wanted:
         if found.count(name) != 1:
             count = "no column" if name not in found else f"{found.count(name)} columns named"
-            hint = " (one column found: is this the separator?)" if len(found) == 1 else ""
+            hint = " (one column found; check the separator)" if len(found) == 1 else ""
             raise SeqrecError(
                 f"{path} has {count} {name}; its columns are {', '.join(found)}{hint}; "
                 "rename one, or map it"

@@ -15,7 +15,7 @@ from seqrec_export.data.readers.indexing import as_ids, event_notes, factorise
 from seqrec_export.data.readers.times import OPTIONS, read_times
 from seqrec_export.errors import SeqrecError
 
-# What a column may be called where no mapping is given; case and underscores do not matter.
+# What a column may be called if no mapping is given; case and underscores do not matter.
 RECOGNISED = {
     "user": ("user", "userid"),
     "item": ("item", "itemid"),
@@ -95,7 +95,7 @@ def _resolved(path: Path, names: Sequence[str], mapping: Mapping[str, str]) -> d
         if matches:
             found[role] = matches[0]
     if lacking := [role for role in REQUIRED if role not in found]:
-        hint = " (one column found: is the separator another?)" if len(names) == 1 else ""
+        hint = " (one column found; check the separator)" if len(names) == 1 else ""
         raise SeqrecError(
             f"{path} has no column recognised as {', '.join(lacking)}; its columns are "
             f"{', '.join(names)}{hint}; map it, as {lacking[0]}=COLUMN"
