@@ -18,6 +18,7 @@ from seqrec_cli.demo import demo
 from seqrec_cli.doctor import doctor
 from seqrec_cli.embed import embed
 from seqrec_cli.export import export
+from seqrec_cli.imports import importing
 from seqrec_cli.inspect import inspect
 from seqrec_cli.machine_errors import said
 from seqrec_cli.models import models
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 for panel, command in COMMANDS:
     app.command(rich_help_panel=panel)(command)
+app.add_typer(importing, name="import", rich_help_panel=TRAINING)
 
 
 def _print_version(wanted: bool) -> None:

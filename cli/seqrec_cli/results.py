@@ -70,7 +70,8 @@ def print_built(built: list[Built], repository: Path, *, json: bool) -> None:
     if json:
         print_json({one.run.model.name: _as_dict(one) for one in built})
     else:
-        print_table("Test metrics", METRIC_COLUMNS, [metric_row(one.run) for one in built])
+        if measured := [one.run for one in built if one.run.metrics["test"]]:  # not if imported
+            print_table("Test metrics", METRIC_COLUMNS, [metric_row(run) for run in measured])
         print_table(
             f"ONNX Runtime against PyTorch, published in {repository}",
             ("graph", "version", *VERDICT_COLUMNS, "file"),

@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqrec_export.clients.python import Client
 from seqrec_export.imports.libraries import import_recbole, import_rectools
 from seqrec_export.nn.ragged import Ragged
-from seqrec_export.pipeline import release
 from seqrec_export.training.run import Run, load
 from support.foreign import (
     ACTIVATIONS,
@@ -28,7 +26,6 @@ from support.foreign import (
     saved_by_rectools,
     write,
 )
-from support.served import serving
 from support.toys import toy
 
 RNG = np.random.default_rng(0)
@@ -183,26 +180,3 @@ def test_seen_items_are_left_out_unless_they_are_kept(tmp_path: Path) -> None:
     seen = np.isin(ITEMS, history)
     assert (left_out[seen] < kept.min()).all()
     np.testing.assert_array_equal(left_out[~seen], kept[~seen])
-
-
-def test_it_is_verified_published_and_served(tmp_path: Path) -> None:
-    net = random_weights(RecTools())
-    file = write(tmp_path, "model", saved_by_rectools(rectools_checkpoint(net)))
-    log = toy([ITEMS[user : user + 9] for user in range(12)])
-    run = import_rectools(file, tmp_path / "run", log=log)
-
-    built = release(load(run.path), tmp_path / "models", top_k=7)
-
-    assert built.verified.ok, built.verified.refusal
-    for name in ("rectools_sasrec", "rectools_sasrec_scorer"):
-        assert "held-out rows" in json.dumps(built.verified.verdicts[name].as_dict())
-    with serving(tmp_path / "models") as url, Client(url) as client:
-        answers = client.recommend(
-            "rectools_sasrec", [{"history_item_ids": history} for history in HISTORIES]
-        )
-    for answer, history in zip(answers, HISTORIES, strict=True):
-        wanted = expected(net, history)
-        wanted[np.isin(ITEMS, history)] = -np.inf
-        best = np.argsort(-wanted)[:7]
-        assert [item for item, _ in answer] == [ITEMS[i] for i in best]
-        np.testing.assert_allclose([score for _, score in answer], wanted[best], atol=1e-4)

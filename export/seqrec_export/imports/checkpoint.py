@@ -13,6 +13,7 @@ import pickle  # its exception alone: nothing is unpickled
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -88,12 +89,15 @@ DAMAGED = (
 
 # PyTorch's words for a name that is not allowed.
 FORBIDDEN = re.compile(r"GLOBAL (\S+)")
+# And for what it cannot read.
+UNREADABLE = re.compile(r"WeightsUnpickler error: (.+)")
 
 
 def load_weights_only(file: io.BytesIO, names: list[str]) -> dict[str, Any]:
     """The checkpoint's values, on the CPU; each of `names` is read as `Held`."""
+    allowed = torch.serialization.safe_globals([(Held, name) for name in names])
     try:
-        with torch.serialization.safe_globals([(Held, name) for name in names]):
+        with allowed, warnings.catch_warnings(action="ignore"):
             found = torch.load(file, map_location="cpu", weights_only=True)
     except DAMAGED as error:
         if named := FORBIDDEN.search(str(error)):
@@ -108,8 +112,10 @@ def load_weights_only(file: io.BytesIO, names: list[str]) -> dict[str, Any]:
 
 def damaged(error: Exception) -> SeqrecError:
     """The error for a file that cannot be read to its end."""
-    said = (str(error).splitlines() or [repr(error)])[0]
-    return SeqrecError(f"damaged: {said}")
+    # Around that, PyTorch advises to open the file without its reader: nobody should.
+    inner = UNREADABLE.search(str(error))
+    said = inner[1] if inner else (str(error).splitlines() or [repr(error)])[0]
+    return SeqrecError(f"damaged, or of another library: {said}")
 
 
 # What PyTorch's reader knows and what means the same in every protocol.

@@ -77,8 +77,19 @@ def import_recbole(
     else:
         assert items is not None
         ids = items_of_json(Path(items), num_rows(foreign))
-    name = f"recbole_{foreign.model.lower()}"
-    return _import(foreign, net, name, ids, Path(checkpoint), path, log)
+    return _import(foreign, net, _name(foreign), ids, Path(checkpoint), path, log)
+
+
+def recbole_model(checkpoint: Path | str) -> str:
+    """What the model of a RecBole checkpoint is called here, if there is one.
+
+    Raises SeqrecError for what is no checkpoint of RecBole 1.2, or a damaged one.
+    """
+    return _name(read_recbole(Path(checkpoint)))
+
+
+def _name(foreign: Foreign) -> str:
+    return f"recbole_{foreign.model.lower()}"
 
 
 def _import(
