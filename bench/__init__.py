@@ -2,7 +2,6 @@
 
 - `quality`: how good the models are on held-out data.
 - `training`: how fast they train, compared with others.
-- `imports`: whether imported networks answer as the libraries that trained them.
 - `scale`: what large logs and large catalogues cost.
 - `serving`: what an answer costs.
 - `survival`: what kills, new versions and hostile requests do to a server.
