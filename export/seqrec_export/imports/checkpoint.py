@@ -90,7 +90,7 @@ DAMAGED = (
 # PyTorch's words for a name that is not allowed.
 FORBIDDEN = re.compile(r"GLOBAL (\S+)")
 # And for what it cannot read.
-UNREADABLE = re.compile(r"WeightsUnpickler error: (.+)")
+UNREADABLE = re.compile(r"WeightsUnpickler error:\s+(.+)")
 
 
 def load_weights_only(file: io.BytesIO, names: list[str]) -> dict[str, Any]:
