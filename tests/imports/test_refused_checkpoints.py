@@ -296,7 +296,7 @@ def repacked(content: bytes, damage: Callable[[bytearray], bytes]) -> bytes:
 def test_a_damaged_file_is_refused_or_a_network(
     reads: Callable[[Path, bytes], Run], content: bytes, tmp_path: Path
 ) -> None:
-    rng, refused = random.Random(0), 0
+    rng, said = random.Random(0), []
 
     def flipped(data: bytearray) -> bytes:
         for _ in range(rng.choice([1, 3, 20])):
@@ -313,8 +313,9 @@ def test_a_damaged_file_is_refused_or_a_network(
                 damaged = repacked(content, flipped)
         try:
             run = reads(tmp_path, damaged)
-        except SeqrecError:
-            refused += 1
+        except SeqrecError as error:
+            said.append(str(error))
         else:
             assert len(run.vocabularies["items"].ids) == len(ITEMS)
-    assert refused > 120
+    assert len(said) > 120
+    assert "weights_only" not in " ".join(said)  # PyTorch advises to do without it
