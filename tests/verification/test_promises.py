@@ -5,7 +5,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seqrec_export.data.interactions import Interactions
-from support.served import LOWEST, ODD_NUMBERS, WINDOW, Served, Tensors, assert_same, over, rows
+from seqrec_export.testing import promises
+from support.served import ODD_NUMBERS, WINDOW, Served, Tensors, assert_same, over
 
 BATCHES = st.integers(1, 64)
 LENGTHS = st.integers(0, 3 * WINDOW)
@@ -20,23 +21,7 @@ few = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 def test_onnx_runtime_answers_as_pytorch_does(
     served: Served, batch: int, length: int, candidates: int, seed: int, odd: bool
 ) -> None:
-    rng = np.random.default_rng(seed)
-    request = served.request(
-        rng, batch=batch, length=length, candidates=candidates, unequal=True, odd=odd
-    )
-    if "user_embedding" in request:  # of a caller's 3e38 all digits beyond the 7th are lost anyway
-        request["user_embedding"] = np.clip(np.nan_to_num(request["user_embedding"]), -9, 9)
-    got, expected = served.onnx(request), served.torch(request)
-    assert_same(got, expected, but=("item_ids",))
-    if served.ranks:
-        everything = served.torch(request, served.with_top_k(served.vocabularies["items"].num_rows))
-        for row in range(batch):
-            score = dict(zip(everything["item_ids"][row], everything["scores"][row], strict=True))
-            for identifier, value in zip(got["item_ids"][row], got["scores"][row], strict=True):
-                assert bool(identifier) == bool(value > LOWEST)
-                assert (
-                    not identifier or abs(score[identifier] - value) <= served.graph.tolerance.atol
-                )
+    promises.answers_as_pytorch(served, np.random.default_rng(seed), batch, length, candidates, odd)
 
 
 @over(takes="history_item_ids")
@@ -45,23 +30,7 @@ def test_onnx_runtime_answers_as_pytorch_does(
 def test_padding_anywhere_in_the_history_changes_nothing(
     served: Served, batch: int, length: int, seed: int
 ) -> None:
-    rng = np.random.default_rng(seed)
-    request = served.request(rng, batch=batch, length=length, padding=0)
-    holes = int(rng.integers(1, 2 * WINDOW))
-    # Every row has its holes elsewhere: where the real events go, in order.
-    places = np.sort(
-        rng.permuted(np.tile(np.arange(length + holes), (batch, 1)), axis=1)[:, :length]
-    )
-    padded = dict(request)
-    for name in served.parallel:
-        if name == "history_item_ids":
-            wider = np.full((batch, length + holes), "", dtype=object)
-        else:  # next to padding may stand anything
-            filler = served.request(rng, batch=batch, length=length + holes, odd=True, padding=0.5)
-            wider = filler[name]
-        np.put_along_axis(wider, places, request[name], axis=1)
-        padded[name] = wider
-    assert_same(served.onnx(padded), served.onnx(request))
+    promises.padding_changes_nothing(served, np.random.default_rng(seed), batch, length)
 
 
 @over(takes="history_item_ids")
@@ -71,6 +40,7 @@ def test_numbers_without_an_event_change_nothing_and_those_with_one_do(
     served: Served, batch: int, length: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
+    promises.numbers_without_an_event_change_nothing(served, rng, batch, length)
     request = served.request(rng, batch=batch, length=length, known=1, padding=0)
     for name, spec in served.inputs.items():
         if not spec.aligned_with:
@@ -92,12 +62,7 @@ def test_numbers_without_an_event_change_nothing_and_those_with_one_do(
 def test_a_row_does_not_depend_on_its_batch(
     served: Served, batch: int, length: int, seed: int
 ) -> None:
-    rng = np.random.default_rng(seed)
-    request = served.request(rng, batch=batch, length=length, unequal=True)
-    together = served.onnx(request)
-    row = int(rng.integers(batch))
-    alone = served.onnx(rows(request, slice(row, row + 1)))
-    assert_same(alone, rows(together, slice(row, row + 1)))
+    promises.neighbours_change_nothing(served, np.random.default_rng(seed), batch, length)
 
 
 @over(takes="history_item_ids")
@@ -111,6 +76,7 @@ def test_nothing_known_gets_the_defined_cold_answer(
     unknown: bool,
     seed: int,
 ) -> None:
+    promises.nothing_known_is_a_cold_start(served, np.random.default_rng(seed), batch, length)
     rng = np.random.default_rng(seed)
     request = served.request(
         rng, batch=batch, length=length, unequal=True, known=0, padding=0.5 if unknown else 1
@@ -148,11 +114,7 @@ def assert_most_popular(answer: Tensors, interactions: Interactions) -> None:
 def test_unknown_and_empty_candidates_have_the_lowest_float32_and_no_others(
     served: Served, batch: int, candidates: int, seed: int
 ) -> None:
-    rng = np.random.default_rng(seed)
-    request = served.request(rng, batch=batch, length=5, candidates=candidates, known=0.5)
-    known = np.isin(request["candidate_ids"], served.vocabularies["items"].ids)
-    scores = served.onnx(request)["scores"]
-    assert ((scores == LOWEST) == ~known).all()
+    promises.unknown_candidates_are_lowest(served, np.random.default_rng(seed), batch, candidates)
 
 
 @few
@@ -160,16 +122,8 @@ def test_unknown_and_empty_candidates_have_the_lowest_float32_and_no_others(
 def test_no_request_gets_nan_or_infinity(
     served: Served, batch: int, length: int, candidates: int, seed: int
 ) -> None:
-    rng = np.random.default_rng(seed)
-    request = served.request(
-        rng, batch=batch, length=length, candidates=candidates, unequal=True, odd=True
-    )
-    for name, spec in served.inputs.items():
-        if spec.dtype == "float32" and seed % 2:  # nothing but odd numbers
-            request[name] = rng.choice(ODD_NUMBERS, request[name].shape)
-    for name, values in served.onnx(request).items():
-        if values.dtype == np.float32:
-            assert np.isfinite(values).all(), name
+    rng, all_odd = np.random.default_rng(seed), bool(seed % 2)
+    promises.numbers_are_finite(served, rng, batch, length, candidates, all_odd=all_odd)
 
 
 @over(takes="history_item_ids", gives="user_embedding")
@@ -212,6 +166,4 @@ def test_every_event_of_the_window_matters_to_an_encoder(served: Served, seed: i
 def test_known_items_counts_the_known_ids_of_the_whole_history(
     served: Served, batch: int, length: int, seed: int
 ) -> None:
-    request = served.request(np.random.default_rng(seed), batch=batch, length=length, known=0.5)
-    known = np.isin(request["history_item_ids"], served.vocabularies["items"].ids)
-    np.testing.assert_array_equal(served.onnx(request)["known_items"][:, 0], known.sum(axis=1))
+    promises.known_items_are_counted(served, np.random.default_rng(seed), batch, length)
