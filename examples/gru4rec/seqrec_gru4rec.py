@@ -6,19 +6,14 @@ users' histories take the place of sessions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from seqrec_export.contract import Graph
-from seqrec_export.data.batches import Indices, gather_items, num_batches, shuffled, windows
-from seqrec_export.data.histories import Dataset, Part
 from seqrec_export.data.vocabulary import PAD
-from seqrec_export.evaluation.metrics import Metrics
-from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
 from seqrec_export.models import wire
 from seqrec_export.models.model import Batch, Model
 from seqrec_export.models.retrieval import retrieval_graphs
@@ -59,13 +54,6 @@ class GRU4Rec(nn.Module):
         """What a user embedding is multiplied with."""
         return Catalogue(self.items.weight, self.bias, self.popularity)
 
-    def observe(self, dataset: Dataset) -> None:
-        """Take over the popularity order, which answers requests without a known item."""
-        self.popularity.copy_(torch.from_numpy(dataset.item_counts).float().log1p())
-
-    def finish(self) -> None:
-        """Nothing to derive."""
-
     def encode(self, history: Ragged) -> Tensor:
         """Item indices, oldest first, padding anywhere -> (B, D) user embedding."""
         (items,) = compact(history, window=self.config.max_length, oldest_first_column=True)
@@ -89,43 +77,10 @@ def graphs(config: GRU4RecConfig, top_k: int) -> dict[str, Graph]:
     return retrieval_graphs("gru4rec", (wire.HISTORY,), config.dim, top_k)
 
 
-def history_of(dataset: Dataset, config: GRU4RecConfig, targets: Indices) -> Tensor:
-    """(B,) positions of events -> (B, L) the items before each."""
-    positions, real = windows(dataset.histories.starts(targets), targets, config.max_length)
-    return torch.from_numpy(gather_items(dataset.histories, positions, real))
-
-
-def batches(dataset: Dataset, config: GRU4RecConfig, rng: np.random.Generator) -> Iterator[Batch]:
-    """Every event of the training part once, with what came before it."""
-    for targets in shuffled(dataset.train, config.batch_size, rng):
-        target = torch.from_numpy(dataset.histories.items[targets])
-        yield {"history": history_of(dataset, config, targets), "target": target}
-
-
-def evaluate(net: GRU4Rec, dataset: Dataset, config: GRU4RecConfig, part: Part) -> Metrics:
-    """HR@K and NDCG@K of the held-out events over the whole catalogue."""
-
-    def score(targets: Indices) -> Tensor:
-        history = history_of(dataset, config, targets).to(net.bias.device)
-        return net.catalogue.scores(net.encode(Ragged.of(history))).cpu()
-
-    return retrieval_metrics(score, dataset, dataset.positions(part))
-
-
 MODEL = Model(
     name="gru4rec",
     summary="GRU over item ids (GRU4Rec)",
     config=GRU4RecConfig,
     net=GRU4Rec,
     graphs=graphs,
-    needs=(),
-    split="leave_one_out",
-    batches=batches,
-    num_batches=lambda dataset, config: num_batches(len(dataset.train), config.batch_size),
-    evaluate=evaluate,
-    baselines=lambda dataset, config, part: {
-        "popularity": popularity_metrics(dataset, dataset.positions(part))
-    },
-    monitor="ndcg@10",
-    headline=("hr@10", "ndcg@10"),
 )
