@@ -62,7 +62,7 @@ class Unseeded(ByDevice):
     [
         (
             CountsPadding,
-            ["neighbours in a batch change nothing"],
+            ["padding anywhere changes nothing"],
         ),
         (Forgets, ["it learns a cycle"]),
         (Unseeded, ["equal seeds give equal weights"]),
