@@ -46,14 +46,19 @@ def site(place: Path) -> Path:
     return place / "site"
 
 
-def installed(site: Path, *arguments: str) -> Any:
-    """What the command line prints with --json if the package is installed."""
+def with_package(site: Path, *arguments: str) -> str:
+    """What a Python module prints if the package is installed."""
     paths = os.pathsep.join(filter(None, [str(site), *sys.path]))
-    command = [sys.executable, "-m", "seqrec_cli.main", *arguments, "--json"]
+    command = [sys.executable, "-m", *arguments]
     environment = os.environ | {"PYTHONPATH": paths}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def installed(site: Path, *arguments: str) -> Any:
+    """What the command line prints with --json."""
+    return json.loads(with_package(site, "seqrec_cli.main", *arguments, "--json"))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,13 @@ def repository(place: Path, site: Path, table: Path) -> Path:
 def url(repository: Path) -> Iterator[str]:
     with serving(repository) as address:
         yield address
+
+
+def test_the_example_is_short_and_passes_its_own_test(site: Path) -> None:
+    assert len((EXAMPLE / "seqrec_gru4rec.py").read_text().splitlines()) <= 120
+    tests = str(EXAMPLE / "tests")
+    said = with_package(site, "pytest", "-q", "-p", "no:cacheprovider", tests)
+    assert "11 passed" in said
 
 
 def test_an_installed_model_is_listed_with_its_settings(site: Path) -> None:
