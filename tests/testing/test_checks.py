@@ -93,5 +93,5 @@ def test_a_model_is_told_all_that_it_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_model_without_a_graph_of_its_name_is_refused() -> None:
     other: Model = replace(BY_DEVICE, name="other")
-    with pytest.raises(AssertionError, match="one has to be called as the model"):
+    with pytest.raises(AssertionError, match="by_device_scorer; call one of them other"):
         check_model(other)
