@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from seqrec_export.contract import Graph
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
+from seqrec_export.imports.run import IMPORT_TOLERANCE
+from seqrec_export.models import wire
+from seqrec_export.models.retrieval import retrieval_graphs
 from seqrec_export.nn.layers import LOWEST
 from seqrec_export.nn.ragged import Ragged
 
@@ -55,3 +60,22 @@ def no_popularity(num_rows: int) -> Tensor:
     popularity = torch.zeros(num_rows)
     popularity[:NUM_RESERVED] = LOWEST
     return popularity
+
+
+class _Config(Protocol):
+    @property
+    def dim(self) -> int: ...
+    @property
+    def keep_seen(self) -> bool: ...
+
+
+def history_graphs(name: str, config: _Config, top_k: int) -> dict[str, Graph]:
+    """`<name>`, `<name>_encoder` and `<name>_scorer` of a network that takes a history alone."""
+    return retrieval_graphs(
+        name,
+        (wire.HISTORY,),
+        config.dim,
+        top_k,
+        keep_seen=config.keep_seen,
+        tolerance=IMPORT_TOLERANCE,
+    )

@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from seqrec_export.contract import Graph
 from seqrec_export.data.vocabulary import PAD
-from seqrec_export.imports.parts import Attention, barred, known_events, no_popularity
-from seqrec_export.imports.run import IMPORT_TOLERANCE, untrained_model
-from seqrec_export.models import wire
-from seqrec_export.models.retrieval import retrieval_graphs
+from seqrec_export.imports.parts import (
+    Attention,
+    barred,
+    history_graphs,
+    known_events,
+    no_popularity,
+)
+from seqrec_export.imports.run import untrained_model
 from seqrec_export.nn import layers
 from seqrec_export.nn.item_search import Catalogue
 from seqrec_export.nn.ragged import Ragged, compact
@@ -148,23 +150,12 @@ def _at(states: Tensor, last: Tensor) -> Tensor:
     return states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]
 
 
-def _graphs(name: str, config: Any, top_k: int) -> dict[str, Graph]:
-    return retrieval_graphs(
-        name,
-        (wire.HISTORY,),
-        config.dim,
-        top_k,
-        keep_seen=config.keep_seen,
-        tolerance=IMPORT_TOLERANCE,
-    )
-
-
 SASREC, GRU4REC = (
     untrained_model(
         f"recbole_{name.lower()}", f"{name} of RecBole, trained there", config, net, graphs
     )
     for name, config, net, graphs in (
-        ("SASRec", SASRecConfig, RecBoleSASRec, partial(_graphs, "recbole_sasrec")),
-        ("GRU4Rec", GRU4RecConfig, RecBoleGRU4Rec, partial(_graphs, "recbole_gru4rec")),
+        ("SASRec", SASRecConfig, RecBoleSASRec, partial(history_graphs, "recbole_sasrec")),
+        ("GRU4Rec", GRU4RecConfig, RecBoleGRU4Rec, partial(history_graphs, "recbole_gru4rec")),
     )
 )

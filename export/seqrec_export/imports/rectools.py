@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from seqrec_export.contract import Graph
 from seqrec_export.data.vocabulary import PAD
 from seqrec_export.errors import SeqrecError
 from seqrec_export.imports import settings
@@ -28,13 +27,12 @@ from seqrec_export.imports.parts import (
     BARRED,
     Attention,
     barred,
+    history_graphs,
     known_events,
     no_popularity,
     with_reserved,
 )
-from seqrec_export.imports.run import IMPORT_TOLERANCE, untrained_model
-from seqrec_export.models import wire
-from seqrec_export.models.retrieval import retrieval_graphs
+from seqrec_export.imports.run import untrained_model
 from seqrec_export.nn.item_search import Catalogue
 from seqrec_export.nn.ragged import Ragged, compact
 
@@ -153,19 +151,12 @@ def _unit(vectors: Tensor) -> Tensor:
     return vectors / norms.clamp(min=1e-8)
 
 
-def _graphs(config: RecToolsConfig, top_k: int) -> dict[str, Graph]:
-    return retrieval_graphs(
-        NAME,
-        (wire.HISTORY,),
-        config.dim,
-        top_k,
-        keep_seen=config.keep_seen,
-        tolerance=IMPORT_TOLERANCE,
-    )
-
-
 MODEL = untrained_model(
-    NAME, "SASRec of RecTools, trained there", RecToolsConfig, RecToolsSASRec, _graphs
+    NAME,
+    "SASRec of RecTools, trained there",
+    RecToolsConfig,
+    RecToolsSASRec,
+    partial(history_graphs, NAME),
 )
 
 
