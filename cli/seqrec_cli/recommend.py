@@ -15,7 +15,7 @@ from seqrec_export.models.registry import TO_ASK
 
 if TYPE_CHECKING:
     from seqrec_export.clients.packing import Tensor
-    from seqrec_export.clients.python import Signature
+    from seqrec_export.clients.rows import Signature
 
 _SHOWN = 10  # items, if nobody asks for more
 

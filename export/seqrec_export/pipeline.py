@@ -5,9 +5,10 @@ What one step returns is what the next one takes: a `Run`, an `Exported`, a `Ver
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from seqrec_export.export.exported import (
     export_run,
 )
 from seqrec_export.models.model import Model
+from seqrec_export.models.settings import SEED
 from seqrec_export.report.page import REPORT_FILE, ModelReport, write_report
 from seqrec_export.repository.publish import Published
 from seqrec_export.repository.publish import publish as publish_export
@@ -38,7 +40,7 @@ def quiet(text: str) -> None:
     """A report of progress that nobody wants."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Verified:
     """An export, and what was found about each of its graphs."""
 
@@ -54,6 +56,32 @@ class Verified:
     def refusal(self) -> str:
         """What is wrong with the graphs that may not be published; empty if all may."""
         return refused(self.exported, self.verdicts)
+
+    def __repr__(self) -> str:
+        return "\n".join(["  ".join(row) for row in self._rows()] + [self.refusal] * (not self.ok))
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
+        rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self._rows())
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        said = f"<p>{escape(self.refusal)}</p>" * (not self.ok)
+        return f"<table><tr>{head}</tr>{body}</table>{said}"
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        """What stands under _COLUMNS, a graph a line."""
+        for name, verdict in self.verdicts.items():
+            difference = f"{verdict.largest().max_abs:.1e} of {verdict.tolerance.atol:.0e}"
+            told = "OK" if verdict.ok else "FAIL: " + ", ".join(_failed(verdict))
+            yield name, f"{verdict.cases:,} requests", difference, told
+
+
+_COLUMNS = ("graph", "compared", "largest |difference| of what is allowed", "")
+
+
+def _failed(verdict: Verdict) -> list[str]:
+    """The checks that a graph failed."""
+    return sorted({failure.check for failure in verdict.failures})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +128,7 @@ def train_once(
 
     With the page that shows the training. Raises what `training.train.train` raises.
     """
+    seed = SEED.checked(seed)
     key = training.run_key(model, config, seed, log.fingerprint)
     if not retrain and (found := training.finished(path, key, report, model)):
         report(f"{model.name}: {path} already is this run, not trained again")

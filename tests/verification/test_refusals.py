@@ -20,6 +20,7 @@ from seqrec_cli.main import app
 from seqrec_export.contract import Graph
 from seqrec_export.data.vocabulary import PAD
 from seqrec_export.errors import SeqrecError
+from seqrec_export.export import exported as exported_files
 from seqrec_export.export.exported import Exported, export_run
 from seqrec_export.export.onnx_export import export_graph
 from seqrec_export.folders import read_json
@@ -101,7 +102,7 @@ def test_what_is_refused_is_not_published_and_the_old_version_stays(
     shutil.copytree(exports("sasrec").run.path, runs / "sasrec")
     shutil.rmtree(runs / "sasrec" / "onnx")
     before = {f: f.read_bytes() for f in repository.rglob("*") if f.is_file()}
-    monkeypatch.setattr("seqrec_export.export.exported.export_graph", spoilt_export)
+    monkeypatch.setattr(exported_files, "export_graph", spoilt_export)
     arguments = ["-m", "sasrec", "--runs", runs, "--repository", repository, "--top-k", TOP_K]
     result = CliRunner().invoke(app, ["export", *map(str, arguments)])
     assert isinstance(result.exception, SeqrecError)

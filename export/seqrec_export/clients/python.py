@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import tritonclient.grpc as grpc
 from numpy.typing import NDArray
-from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from seqrec_export.clients.addresses import grpc_address, is_local
-from seqrec_export.clients.packing import Row, Tensor, pack, require, values
-from seqrec_export.contract import ALIGNED_WITH
+from seqrec_export.clients.packing import Row, require, values
+from seqrec_export.clients.rows import GIVES, Signature, call, decoded, listed, no_input
 from seqrec_export.errors import SeqrecError
-
-# What a model gives, by what a caller asks it for.
-GIVES: Mapping[str, str] = {"recommend": "item_ids", "score": "scores", "encode": "_embedding"}
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a model takes and gives, by name."""
-
-    inputs: Mapping[str, Tensor]
-    outputs: Mapping[str, Tensor]
-    max_batch_size: int
-    instances: int
-
-    @property
-    def method(self) -> str:
-        """The method that fits the model: `recommend`, `score`, `encode`, or only `call`."""
-        given = [m for m, end in GIVES.items() if any(name.endswith(end) for name in self.outputs)]
-        return given[0] if given else "call"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +79,8 @@ class Client:
         A row holds raw values for some of the model's inputs, a list or a scalar each. What it
         leaves out is unknown: "" for strings, NaN for floats, 0 for integers.
         """
-        signature = self.signature(model, version=version)
-        size = signature.max_batch_size or 1
-        results: list[dict[str, object]] = []
-        for start in range(0, len(rows), size):
-            results += self._infer(model, version, signature, rows[start : start + size])
-        return results
+        infer = partial(self.infer, model, version=version)
+        return call(model, self.signature(model, version=version), rows, infer)
 
     def recommend(
         self, model: str, rows: Sequence[Row], top_k: int | None = None
@@ -137,7 +114,7 @@ class Client:
         missing = {key for row in rows for key in row} - inputs.keys()
         if missing and "user_embedding" in inputs:
             raise SeqrecError(
-                f"{name} takes {_listed(inputs)}, found {_listed(missing)}; give the vector of"
+                f"{name} takes {listed(inputs)}, found {listed(missing)}; give the vector of"
                 f" encode({_base(name)!r}, ...) as user_embedding"
             )
         results = self.call(name, rows)
@@ -155,7 +132,7 @@ class Client:
         inputs = []
         for name, given in tensors.items():
             if name not in signature.inputs:
-                raise _no_input(model, name, signature)
+                raise no_input(model, name, signature)
             datatype = signature.inputs[name].datatype
             array = _checked(f"{model}, {name!r}", datatype, given)
             if signature.max_batch_size and not array.shape[:1] > (0,):
@@ -172,7 +149,7 @@ class Client:
             self._signatures.pop((model, version), None)  # it may have been published again
             raise
         try:
-            return {name: _decoded(answer.as_numpy(name)) for name in signature.outputs}
+            return {name: decoded(answer.as_numpy(name)) for name in signature.outputs}
         except (ValueError, TypeError, struct.error, InferenceServerException) as error:
             raise SeqrecError(f"{model} at {self.url}: malformed answer ({error})") from error
 
@@ -214,7 +191,7 @@ class Client:
             for name, tensor in signature.inputs.items()
         }
         for _ in range(signature.instances):
-            self._infer(model, "", signature, [row])
+            self.call(model, [row])
 
     def signature(self, model: str, *, version: str = "") -> Signature:
         """What the model takes and gives; the server is asked once."""
@@ -224,34 +201,8 @@ class Client:
                 config = self._connection.get_model_config(
                     model, version, client_timeout=self.timeout_seconds
                 ).config
-            followed = {
-                name.removeprefix(ALIGNED_WITH): parameter.string_value
-                for name, parameter in config.parameters.items()
-                if name.startswith(ALIGNED_WITH)
-            }
-            self._signatures[key] = Signature(
-                inputs={e.name: tensor(e, followed.get(e.name, "")) for e in config.input},
-                outputs={entry.name: tensor(entry) for entry in config.output},
-                max_batch_size=config.max_batch_size,
-                instances=sum(g.count * max(1, len(g.gpus)) for g in config.instance_group) or 1,
-            )
+            self._signatures[key] = Signature.of(config)
         return self._signatures[key]
-
-    def _infer(
-        self, model: str, version: str, signature: Signature, rows: Sequence[Row]
-    ) -> list[dict[str, object]]:
-        for name in {name for row in rows for name in row} - signature.inputs.keys():
-            raise _no_input(model, name, signature)
-        batched = signature.max_batch_size > 0
-        tensors = {}
-        for name, tensor_ in signature.inputs.items():
-            array = pack(model, tensor_, rows)
-            tensors[name] = array if batched else array[0]
-        results: list[dict[str, object]] = [{} for _ in rows]
-        for name, array in self.infer(model, tensors, version=version).items():
-            for result, part in zip(results, array if batched else [array], strict=True):
-                result[name] = part.ravel().tolist() if part.dtype == object else part
-        return results
 
     def _require(self, asked: str, name: str, method: str) -> Signature:
         """The signature of a model that has this method; raises SeqrecError with what to write."""
@@ -267,7 +218,7 @@ class Client:
             base = _base(name)
             own = f", or {method}({base!r}, ...)" if base != name else ""
             raise SeqrecError(
-                f"{name} gives {_listed(signature.outputs)}: {method}() is not for it; write"
+                f"{name} gives {listed(signature.outputs)}: {method}() is not for it; write"
                 f" {signature.method}({name!r}, ...){own}"
             )
         return signature
@@ -306,14 +257,6 @@ def _base(model: str) -> str:
     return model.removesuffix("_encoder").removesuffix("_scorer")
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _no_input(model: str, name: str, signature: Signature) -> SeqrecError:
-    return SeqrecError(f"{model} takes no {name!r}; it takes {_listed(signature.inputs)}")
-
-
 def _outputs(result: Mapping[str, object], *names: str) -> list[Any]:
     return [result[name] for name in names]
 
@@ -332,17 +275,3 @@ def _checked(where: str, datatype: str, array: object) -> NDArray[Any]:
     if array.dtype != expected:
         raise SeqrecError(f"{where}: takes an array of {expected}, found {array.dtype}")
     return array
-
-
-def _decoded(array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype != object:
-        return array
-    texts = [item.decode() for item in array.ravel()]
-    return np.array(texts, dtype=object).reshape(array.shape)
-
-
-def tensor(entry: Any, aligned_with: str = "") -> Tensor:
-    """A model configuration's input or output."""
-    datatype = model_config_pb2.DataType.Name(entry.data_type).removeprefix("TYPE_")
-    datatype = datatype.replace("STRING", "BYTES")
-    return Tensor(entry.name, datatype, tuple(entry.dims), aligned_with)

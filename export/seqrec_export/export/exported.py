@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,11 @@ Report = Callable[[str], None]
 class Exported:
     """One run's graphs as ONNX files."""
 
-    run: Run
+    run: Run = field(repr=False)
     top_k: int
     item_precision: ItemPrecision
     folder: Path
-    graphs: dict[str, Graph]
+    graphs: dict[str, Graph] = field(repr=False)
     fresh: bool  # False if an earlier export was still right
 
     def model_file(self, name: str) -> Path:

@@ -104,7 +104,7 @@ class Server:
 
 
 def start(
-    repository: Path,
+    repository: str | Path = "model_repository",
     *,
     grpc_port: int = 8001,
     http_port: int | None = None,
@@ -120,6 +120,7 @@ def start(
     be loaded through `control`. Raises SeqrecError if Triton is not installed, a port is taken, or
     a model does not load, with the reason.
     """
+    repository = Path(repository)
     names = models(repository)
     running = launch(
         repository,

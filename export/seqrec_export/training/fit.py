@@ -16,7 +16,15 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+    ProgressBar,
+    RichProgressBar,
+    TQDMProgressBar,
+)
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -249,6 +257,22 @@ class _EpochLines(Callback):
         print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}", file=sys.stderr)
 
 
+class _NotebookBar(TQDMProgressBar):
+    """One bar over an epoch: a second one below it would leave empty lines in a cell's output."""
+
+    def init_validation_tqdm(self) -> Any:
+        return Tqdm(disable=True)
+
+
+def _progress() -> Callback:
+    """A bar on a terminal and in a notebook, and a line an epoch anywhere else."""
+    if sys.stderr.isatty():
+        return RichProgressBar(console_kwargs={"stderr": True})
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    # Without ipywidgets, that of Rich stands still in a notebook.
+    return _NotebookBar() if hasattr(shell, "kernel") else _EpochLines()
+
+
 def fit(
     model: Model,
     net: torch.nn.Module,
@@ -286,10 +310,8 @@ def fit(
     for checkpoint in (best, last):
         checkpoint.FILE_EXTENSION = ""
     callbacks: list[Callback] = [stopping, best, last]
-    if progress and not sys.stderr.isatty():
-        callbacks.append(_EpochLines())
-    elif progress:
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    if progress:
+        callbacks.append(_progress())
     trainer = lightning.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
@@ -299,7 +321,7 @@ def fit(
         callbacks=callbacks,
         plugins=[PlainCheckpoints()],
         logger=list(loggers),
-        enable_progress_bar=progress and sys.stderr.isatty(),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         deterministic="warn",

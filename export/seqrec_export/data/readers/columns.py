@@ -22,10 +22,10 @@ from seqrec_export.errors import SeqrecError
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Some columns of a file, all rows, in the file's order."""
+    """Some columns of a file or a frame, all rows, in its order."""
 
-    path: Path
-    layout: Layout | None  # None: Parquet, which has rows and no lines
+    path: Path | str  # a str of what is no file, for people
+    layout: Layout | None  # None: Parquet or a frame, which have rows and no lines
     table: pa.Table
     notes: list[str] = field(default_factory=list)  # what was noticed on the way, a sentence each
 
@@ -33,7 +33,7 @@ class Columns:
         """Where a 0-based row stands: the file, and its 1-based line or row."""
         if self.layout is None:
             return f"{self.path}, row {row + 1}"
-        return f"{self.path}, line {line_of_row(self.path, self.layout, row)}"
+        return f"{self.path}, line {line_of_row(Path(self.path), self.layout, row)}"
 
     def numbers(self, name: str, *, optional: bool = False) -> NDArray[np.float32]:
         """A column as finite float32; raises SeqrecError at the first value that is none.
@@ -195,7 +195,7 @@ def _uuid_columns(file: pyarrow.parquet.ParquetFile) -> set[str]:
     return {column.path for column in columns if column.logical_type.type == "UUID"}
 
 
-def require_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+def require_columns(path: Path | str, found: Sequence[str], wanted: Sequence[str]) -> None:
     """Raises SeqrecError unless each wanted column exists exactly once."""
     for name in wanted:
         if found.count(name) != 1:

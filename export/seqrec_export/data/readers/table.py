@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from seqrec_export.data.interactions import Interactions
-from seqrec_export.data.readers.columns import Optional, column_names, load, require_columns
+from seqrec_export.data.readers.columns import (
+    Columns,
+    Optional,
+    column_names,
+    load,
+    require_columns,
+)
 from seqrec_export.data.readers.delimited import header_layout
 from seqrec_export.data.readers.files import is_parquet, require_file
 from seqrec_export.data.readers.indexing import as_ids, event_notes, factorise
@@ -37,9 +43,21 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
     mapping = dict(columns or {})
     time_options = {name: mapping.pop(name) for name in OPTIONS if name in mapping}
     layout = None if is_parquet(require_file(path)) else header_layout(path)
-    found = _resolved(path, column_names(path, layout), mapping)
+    found = resolved(path, column_names(path, layout), mapping)
     ids = [found[role] for role in ("user", "item", "event_type") if role in found]
     data = load(path, layout, ids=ids, others=tuple(found.values()))
+    return interactions(data, found, mapping, time_options, source=f"table:{path}")
+
+
+def interactions(
+    data: Columns,
+    found: Mapping[str, str],
+    mapping: Mapping[str, str],
+    time_options: Mapping[str, str],
+    *,
+    source: str,
+) -> Interactions:
+    """Events of columns; `found` is which column has which role, `mapping` what the caller said."""
     users, user_rows = factorise(data, found["user"])
     items, item_rows = factorise(data, found["item"])
     times = read_times(data, found["time"], time_options)
@@ -66,7 +84,7 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
         ratings=ratings,
         event_types=types,
         event_type_ids=type_ids,
-        source=f"table:{path}",
+        source=source,
         notes=tuple(data.notes)
         + times.notes
         + optional.notes
@@ -75,7 +93,7 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Interactions:
     )
 
 
-def _resolved(path: Path, names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
+def resolved(path: Path | str, names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
     """Role -> column name, for every role that is mapped or recognised, and not left out."""
     if lacking := [role for role in REQUIRED if mapping.get(role) == ""]:
         raise SeqrecError(f"{lacking[0]} is mapped to no column; a log needs {', '.join(REQUIRED)}")

@@ -1,0 +1,229 @@
+"""The calls of `import seqrec_export as sx`: the pipeline, by names and paths as people write them.
+
+Progress is told on stderr, a line a step; `progress=False` is quiet, and a function is called with
+each line instead. Everything raises SeqrecError for a mistake of the caller.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from seqrec_export import pipeline
+from seqrec_export.clients.python import Client
+from seqrec_export.contract import ItemPrecision
+from seqrec_export.data.interactions import Interactions
+from seqrec_export.errors import SeqrecError
+from seqrec_export.export.exported import Exported, Report, export_run
+from seqrec_export.imports import module
+from seqrec_export.in_process import Run
+from seqrec_export.models import registry
+from seqrec_export.models.model import Model
+from seqrec_export.models.settings import settings_of
+from seqrec_export.pipeline import Built, Verified
+from seqrec_export.repository import publish as publishing
+from seqrec_export.repository.publish import Published
+from seqrec_export.repository.published import require_place
+from seqrec_export.training import run as run_folder
+
+Progress = bool | Callable[[str], None]
+Given = ParamSpec("Given")
+
+
+def load(path: str | Path, model: str | Model | None = None) -> Run:
+    """The finished run in a folder. Nothing that the folder names is imported.
+
+    `model` is for one whose package is not installed: the Model, or package.module:MODEL.
+    """
+    found = None if model is None else _model(model)
+    return Run.of(run_folder.load(Path(path), found))
+
+
+def train(
+    model: str | Model,
+    log: Interactions,
+    path: str | Path,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    retrain: bool = False,
+    mlflow: str | None = None,
+    progress: Progress = True,
+    **settings: Any,
+) -> Run:
+    """Train a model on a log into the folder `path`, and evaluate it on held-out events.
+
+    `settings` are the model's own, over those of `preset`, over the defaults. If the folder already
+    holds the run of the same data, settings and seed, that one is returned; `retrain` trains again.
+    `resume` goes on with a training that was stopped. `mlflow` is the URI of a server to log to.
+    """
+    found = _model(model)
+    _require_log(log)
+    run = pipeline.train_once(
+        found,
+        log,
+        _config(found, preset, settings),
+        Path(path),
+        seed=seed,
+        resume=resume,
+        retrain=retrain,
+        progress=bool(progress),
+        mlflow=mlflow,
+        report=_reporter(progress),
+    )
+    return Run.of(run)
+
+
+def export(
+    run: run_folder.Run,
+    *,
+    top_k: int | None = None,
+    item_precision: ItemPrecision | None = None,
+    progress: Progress = True,
+) -> Exported:
+    """Export the graphs of a run to ONNX, into its folder, unless they lie there from the same run.
+
+    `top_k` is how many items an answer has, `item_precision` how the search holds item vectors;
+    what is None is as in the last export of the run, and at first 100 and float32.
+    """
+    return export_run(run, top_k, item_precision, report=_reporter(progress))
+
+
+def verify(
+    exported: Exported,
+    *,
+    seed: int = 0,
+    client: Client | None = None,
+    progress: Progress = True,
+) -> Verified:
+    """Compare an export with PyTorch on raw requests of every kind; it takes a minute or so.
+
+    `seed` draws the requests. With `client`, the answers of its server are compared too. A graph
+    that differs raises nothing here: `ok` is False, `refusal` says what is wrong, and `publish`
+    refuses it.
+    """
+    return pipeline.verify_run(exported, seed=seed, client=client, report=_reporter(progress))
+
+
+def publish(
+    verified: Verified, repository: str | Path = "model_repository", *, keep: int = 3
+) -> list[Published]:
+    """Publish what passed the verification as the next version of each graph.
+
+    `keep` is how many versions stay, the new one counted. What lies there already gets no new
+    version. Raises SeqrecError for what did not pass, or would break the model's callers.
+    """
+    if not isinstance(verified, Verified):
+        raise SeqrecError(
+            f"publish takes what verify gives, found {type(verified).__name__}; write "
+            "publish(verify(exported))"
+        )
+    if verified.refusal:
+        raise SeqrecError(verified.refusal)
+    return publishing.publish(verified.exported, Path(repository), keep=keep)
+
+
+def build(
+    model: str | Model,
+    log: Interactions,
+    path: str | Path,
+    repository: str | Path = "model_repository",
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    retrain: bool = False,
+    mlflow: str | None = None,
+    top_k: int | None = None,
+    item_precision: ItemPrecision | None = None,
+    keep: int = 3,
+    progress: Progress = True,
+    **settings: Any,
+) -> Built:
+    """Train, export, verify and publish in a row; what was done before is not done again.
+
+    The arguments are those of the four. Raises SeqrecError for what does not pass the verification,
+    which leaves the repository as it was.
+    """
+    require_place(Path(repository))
+    run = train(
+        model,
+        log,
+        path,
+        preset=preset,
+        seed=seed,
+        resume=resume,
+        retrain=retrain,
+        mlflow=mlflow,
+        progress=progress,
+        **settings,
+    )
+    built = pipeline.release(
+        run,
+        Path(repository),
+        top_k=top_k,
+        item_precision=item_precision,
+        keep=keep,
+        seed=seed,
+        report=_reporter(progress),
+    )
+    if built.verified.refusal:
+        raise SeqrecError(built.verified.refusal)
+    return built
+
+
+def _answering(make: Callable[Given, run_folder.Run]) -> Callable[Given, Run]:
+    """The same, but its run answers."""
+
+    @functools.wraps(make)
+    def answering(*args: Given.args, **kwargs: Given.kwargs) -> Run:
+        return Run.of(make(*args, **kwargs))
+
+    return answering
+
+
+import_module = _answering(module.import_module)
+
+
+def _model(model: str | Model) -> Model:
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, str):
+        raise SeqrecError(
+            f"a model is a name, package.module:MODEL or a Model, found {type(model).__name__}"
+        )
+    return registry.find(model)
+
+
+def _config(model: Model, preset: str | None, settings: Mapping[str, Any]) -> Any:
+    if preset is not None and preset not in model.presets:
+        known = ", ".join(model.presets) or "none"
+        raise SeqrecError(f"{model.name} has no preset {preset!r}; there are {known}")
+    known_settings = settings_of(model.config)
+    if unknown := [name for name in settings if name not in known_settings]:
+        raise SeqrecError(
+            f"{model.name} has no setting {unknown[0]!r}; there are {', '.join(known_settings)}"
+        )
+    chosen = {} if preset is None else model.presets[preset]
+    return model.config(**{**chosen, **settings})
+
+
+def _require_log(log: object) -> None:
+    if not isinstance(log, Interactions):
+        raise SeqrecError(
+            f"a model is trained on what read or from_frame gives, found {type(log).__name__}"
+        )
+
+
+def _reporter(progress: Progress) -> Report:
+    if callable(progress):
+        return progress
+    return _say if progress else pipeline.quiet
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
