@@ -225,6 +225,16 @@ def test_a_module_that_does_not_do_is_refused_before_anything_is_written(
         ({"name": "a/b"}, "a/b"),
         ({"window": 0}, "window is 0"),
         ({"padding": "middle"}, "padding is 'middle'"),
+        ({"first_row": -1}, "first_row is -1"),
+        ({"padding_row": 0.5}, "padding_row is 0.5"),
+        ({"popularity": ["much"] * len(ITEMS)}, "popularity is not a list of numbers"),
+        ({"held_out": [{"history": ["a"]}]}, r"held_out\[0\] gives history; every row gives"),
+        ({"held_out": [{"history_item_ids": [1193]}]}, "give a list of texts"),
+        ({"held_out": [{"history_item_ids": "a"}]}, "give a list of texts"),
+        (
+            {"held_out": [{"history_item_ids": ["a"]}, {"candidate_ids": ["a"]}]},
+            r"held_out\[1\] gives candidate_ids",
+        ),
     ],
 )
 def test_what_it_is_told_is_checked(wrong: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from seqrec_export.imports.run import (
     write_import,
 )
 from seqrec_export.models import wire
-from seqrec_export.models.settings import WINDOW, Setting
+from seqrec_export.models.settings import WINDOW, Range, Setting
 from seqrec_export.nn import layers
 from seqrec_export.nn.ragged import Ragged, compact
 from seqrec_export.training.run import Run
@@ -36,6 +36,7 @@ from seqrec_export.training.run import Run
 Padding = Literal["left", "right"]
 _WINDOW = Setting(name="window", kind=int, range=WINDOW)
 _PADDING = Setting(name="padding", kind=Padding)
+_ROW = Setting(name="row", kind=int, range=Range(low=0, high=2**40))
 Graphs = Callable[[int], Mapping[str, Graph]]  # by name, for a number of items in an answer
 
 
@@ -180,6 +181,8 @@ def import_module(
         )
     _WINDOW.checked(window)
     _PADDING.checked(padding)
+    _ROW.checked(padding_row, "padding_row")
+    _ROW.checked(first_row, "first_row")
     ids = {"items": vocabulary_of("items", items)}
     ids |= {key: vocabulary_of(key, value) for key, value in (vocabularies or {}).items()}
     module = copy.deepcopy(net).cpu().float().eval()
@@ -220,12 +223,34 @@ def import_module(
         module,
         ids,
         source=source,
-        held_out=held_out,
+        held_out=_requests(held_out, graphs(1)),
     )
 
 
+def _requests(rows: Sequence[Row], graphs: Mapping[str, Graph]) -> list[Row]:
+    """Rows that the gate can ask with. Raises SeqrecError for one that no caller could send."""
+    taken = {spec.name: spec for graph in graphs.values() for spec in graph.inputs}
+    for i, row in enumerate(rows):
+        if row.keys() != rows[0].keys() or not row.keys() <= taken.keys():
+            raise SeqrecError(
+                f"held_out[{i}] gives {', '.join(row) or 'nothing'}; every row gives the same of "
+                f"{', '.join(taken)}"
+            )
+        for name, values in row.items():
+            kinds = (str,) if taken[name].dtype == "string" else (int, float, type(None))
+            if isinstance(values, str) or not all(isinstance(value, kinds) for value in values):
+                raise SeqrecError(
+                    f"held_out[{i}] gives {values!r} as {name}; give a list of "
+                    f"{'texts' if kinds == (str,) else 'numbers'}"
+                )
+    return list(rows)
+
+
 def _popularity(popularity: Sequence[float], num_items: int) -> Tensor:
-    found = torch.as_tensor(popularity, dtype=torch.float32)
+    try:
+        found = torch.as_tensor(popularity, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise SeqrecError(f"popularity is not a list of numbers: {error}") from error
     if found.shape != (num_items,) or not found.isfinite().all():
         raise SeqrecError(
             f"popularity has the shape {tuple(found.shape)}; give a finite number for each of the "
