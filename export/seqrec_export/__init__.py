@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seqrec_export import testing
-    from seqrec_export.api import build, export, import_module, load, publish, train, verify
+    from seqrec_export.api import (
+        build,
+        export,
+        import_module,
+        import_recbole,
+        import_rectools,
+        load,
+        publish,
+        train,
+        verify,
+    )
     from seqrec_export.clients.python import TLS, Client
     from seqrec_export.contract import Graph, Spec, Tolerance
     from seqrec_export.data import batches
@@ -74,6 +84,8 @@ __all__ = [
     "export",
     "from_frame",
     "import_module",
+    "import_recbole",
+    "import_rectools",
     "layers",
     "load",
     "losses",
@@ -95,6 +107,8 @@ _FROM = {
         "build",
         "export",
         "import_module",
+        "import_recbole",
+        "import_rectools",
         "load",
         "publish",
         "train",

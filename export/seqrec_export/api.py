@@ -18,7 +18,7 @@ from seqrec_export.contract import ItemPrecision
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
 from seqrec_export.export.exported import Exported, Report, export_run
-from seqrec_export.imports import module
+from seqrec_export.imports import libraries, module
 from seqrec_export.in_process import Run
 from seqrec_export.models import registry
 from seqrec_export.models.model import Model
@@ -187,6 +187,8 @@ def _answering(make: Callable[Given, run_folder.Run]) -> Callable[Given, Run]:
 
 
 import_module = _answering(module.import_module)
+import_rectools = _answering(libraries.import_rectools)
+import_recbole = _answering(libraries.import_recbole)
 
 
 def _model(model: str | Model) -> Model:
