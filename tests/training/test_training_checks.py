@@ -19,8 +19,8 @@ from seqrec_export.data.interactions import Interactions, Sessions
 from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation.ranking import basket_metrics, retrieval_metrics
+from seqrec_export.evaluation.ratings import rating_metrics
 from seqrec_export.folders import read_json
-from seqrec_export.models.mlink import _rating_metrics
 from seqrec_export.models.registry import MODELS
 from seqrec_export.models.settings import settings_of
 from seqrec_export.training import fit as training
@@ -144,7 +144,7 @@ def test_figures_of_nothing_are_left_out() -> None:
 
     assert retrieval_metrics(score, dataset, none) == {"targets": 0.0}
     assert basket_metrics(score, dataset, none) == {"targets": 0.0, "new_users": 0.0}
-    assert _rating_metrics(dataset, none, np.zeros(0, np.float32)) == {"targets": 0.0}
+    assert rating_metrics(dataset, none, np.zeros(0, np.float32)) == {"targets": 0.0}
     for name in ("sasrec", "caser", "mlink"):
         empty = replace(dataset, test=none)
         for baseline in MODELS[name].baselines(empty, MODELS[name].config(), "test").values():
@@ -155,7 +155,7 @@ def test_users_that_are_all_new_have_no_figure_of_known_ones() -> None:
     log = toy([list("abcde"), list("fedcb")], ratings=np.ones(10, np.float32))
     dataset = prepare(log, "last_rating", 0)
     strangers = replace(dataset, user_index=np.ones_like(dataset.user_index))
-    figures = _rating_metrics(strangers, dataset.test, np.zeros(len(dataset.test), np.float32))
+    figures = rating_metrics(strangers, dataset.test, np.zeros(len(dataset.test), np.float32))
     assert set(figures) == {"targets", "unseen_users", "unseen_rmse", "unseen_mae"}
 
 

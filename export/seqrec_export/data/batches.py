@@ -14,11 +14,18 @@ from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
 Indices = NDArray[np.int64]
 
 
-def shuffled(positions: Indices, batch_size: int, rng: np.random.Generator) -> Iterator[Indices]:
-    """(P,) positions in a random order, `batch_size` at a time."""
+def shuffled(
+    positions: Indices, batch_size: int, rng: np.random.Generator, least: int = 1
+) -> Iterator[Indices]:
+    """(P,) positions in a random order, `batch_size` at a time.
+
+    If fewer than `least` are left for the last batch, they are left out.
+    """
     order = rng.permutation(len(positions))
     for start in range(0, len(positions), batch_size):
-        yield positions[order[start : start + batch_size]]
+        batch = positions[order[start : start + batch_size]]
+        if len(batch) >= least:
+            yield batch
 
 
 def by_length(
@@ -41,9 +48,10 @@ def in_order(positions: Indices, batch_size: int) -> Iterator[Indices]:
         yield positions[start : start + batch_size]
 
 
-def num_batches(count: int, batch_size: int) -> int:
-    """How many batches `count` examples make; the last may be short."""
-    return -(-count // batch_size)
+def num_batches(count: int, batch_size: int, least: int = 1) -> int:
+    """How many batches `count` examples make; the last may be short, down to `least`."""
+    full, rest = divmod(count, batch_size)
+    return full + (rest >= least)
 
 
 def windows(starts: Indices, ends: Indices, window: int) -> tuple[Indices, NDArray[np.bool_]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seqrec_export.data.batches import Indices, in_order
 from seqrec_export.data.histories import Dataset
+from seqrec_export.data.interactions import SECONDS_PER_DAY
 from seqrec_export.data.vocabulary import NUM_RESERVED
 from seqrec_export.evaluation import metrics
 from seqrec_export.evaluation.metrics import Metrics
@@ -18,6 +19,7 @@ from seqrec_export.evaluation.metrics import Metrics
 ScoreCatalogue = Callable[[Indices], Tensor]  # (B,) target positions -> (B, V) scores
 _SCORES_AT_ONCE = 16_000_000  # floats in memory at a time
 _USERS_AT_ONCE = 64
+_RECENT_SECONDS = 7 * SECONDS_PER_DAY
 
 
 def rank_targets(
@@ -154,3 +156,16 @@ def basket_metrics(
             result[f"{prefix}hr@{k}"] = float((found > 0).mean())
         result[f"{prefix}map@12"] = float(average[chosen].mean())
     return result
+
+
+def basket_baselines(dataset: Dataset, positions: Indices) -> dict[str, Metrics]:
+    """The most bought items of the training part, and of its last week (or tenth)."""
+    histories, train = dataset.histories, dataset.train
+    times = histories.times[train]
+    span = min(_RECENT_SECONDS, int((times.max() - times.min()) * 0.1) + SECONDS_PER_DAY)
+    recent = histories.items[train[times > times.max() - span]]
+    recent_counts = np.bincount(recent, minlength=dataset.items.num_rows)
+    return {
+        "popularity": basket_metrics(constant_scores(dataset.item_counts), dataset, positions),
+        "recent popularity": basket_metrics(constant_scores(recent_counts), dataset, positions),
+    }

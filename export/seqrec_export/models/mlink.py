@@ -6,25 +6,25 @@ come after their history; the sequence is read on its time axis (the source read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqrec_export.contract import EMBEDDING_TOLERANCE, Graph, Tolerance
-from seqrec_export.data.batches import Indices, gather_items, in_order, shuffled, windows
+from seqrec_export.data.batches import Indices, gather_items, windows
 from seqrec_export.data.histories import Dataset, Part
 from seqrec_export.data.vocabulary import PAD, UNKNOWN
 from seqrec_export.errors import SeqrecError
-from seqrec_export.evaluation import metrics
 from seqrec_export.evaluation.metrics import Metrics
+from seqrec_export.evaluation.ratings import predicted_ratings, rating_baselines, rating_metrics
 from seqrec_export.models import wire
 from seqrec_export.models.model import Batch, Metric, Model
+from seqrec_export.models.next_item import NextItem
 from seqrec_export.models.retrieval import candidate_scorer
-from seqrec_export.models.settings import SHARE, TWO_OR_MORE, WIDTH, WINDOW, Settings, setting
+from seqrec_export.models.settings import TWO_OR_MORE, WIDTH, HistorySettings, setting
 from seqrec_export.nn import layers
 from seqrec_export.nn.ragged import Ragged, compact
 
@@ -32,16 +32,14 @@ _STAR_TOLERANCE = Tolerance(1e-5)  # of five stars, as much more of a wider scal
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlinkConfig(Settings):
+class MlinkConfig(HistorySettings):
     """Settings of `mlink`."""
 
     dim: int = setting(100, "item embedding; the state has one more", WIDTH)
     hidden: int = setting(256, "width of the rating head", WIDTH)
-    max_length: int = setting(19, "window", WINDOW, unit="events")
-    dropout: float = setting(0.3, "dropout probability", SHARE)
-    unknown_rate: float = setting(
-        0.02, "share of training items replaced by the unknown item", SHARE
-    )
+    max_length: int = 19
+    dropout: float = 0.3
+    unknown_rate: float = 0.02
     learning_rate: float = 2e-3
     lr_decay: float = 0.6
     weight_decay: float = 1e-5
@@ -129,6 +127,11 @@ class Mlink(nn.Module):
         share = torch.sigmoid(self.rate(hidden)[:, 0])
         return self.lowest + share * (self.stars - self.lowest)
 
+    def predict(self, batch: Batch) -> Tensor:
+        """(B,) stars of the targets."""
+        state = self.encode(Ragged.of(batch["history"]), batch["ratings"])
+        return self.score(state, Ragged.of(batch["target"][:, None]))
+
     def _normalise(self, hidden: Tensor) -> Tensor:
         """(N, H) batch norm over the last axis, for any N, 0 too."""
         if self.training:
@@ -141,10 +144,10 @@ class Mlink(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the stars, on the scale 0..1."""
-        history = layers.hide_items(batch["history"], self.config.unknown_rate)
-        target = layers.hide_items(batch["target"], self.config.unknown_rate)
-        state = self.encode(Ragged.of(history), batch["ratings"])
-        stars = self.score(state, Ragged.of(target)).view_as(target)
+        hidden = {
+            n: layers.hide_items(batch[n], self.config.unknown_rate) for n in ("history", "target")
+        }
+        stars = self.predict(batch | hidden)
         return (((stars - batch["rating"]) / (self.stars - self.lowest)) ** 2).mean()
 
 
@@ -194,87 +197,24 @@ def _inputs(dataset: Dataset, config: MlinkConfig, targets: Indices) -> Batch:
     return {
         "history": torch.from_numpy(gather_items(histories, positions, real)),
         "ratings": torch.from_numpy(ratings),
-        "target": torch.from_numpy(histories.items[targets][:, None]),
-        "rating": torch.from_numpy(histories.ratings[targets][:, None]),
+        "target": torch.from_numpy(histories.items[targets]),
+        "rating": torch.from_numpy(histories.ratings[targets]),
     }
 
 
-def _batches(dataset: Dataset, config: MlinkConfig, rng: np.random.Generator) -> Iterator[Batch]:
-    for targets in shuffled(dataset.train, config.batch_size, rng):
-        if len(targets) > 1:  # a batch norm over one row has no variance
-            yield _inputs(dataset, config, targets)
-
-
-def _num_batches(dataset: Dataset, config: MlinkConfig) -> int:
-    full, rest = divmod(len(dataset.train), config.batch_size)
-    return full + (rest > 1)
+# Only its batches: what is predicted is the rating of the next item.
+_NEXT_ITEM = NextItem(inputs=_inputs, least_rows=2)
 
 
 def evaluate(net: nn.Module, dataset: Dataset, config: MlinkConfig, part: Part) -> Metrics:
     """RMSE and MAE in stars; on the test part also of users that training never saw."""
     assert isinstance(net, Mlink)
-    device = net.cold.device
+
+    def predict(targets: Indices) -> Tensor:
+        return net.predict(_NEXT_ITEM.inputs_on(net, dataset, config, targets))
+
     targets = dataset.positions(part)
-    predicted = np.zeros(len(targets), np.float32)
-    done = 0
-    with torch.inference_mode():
-        for batch in in_order(targets, 1024):
-            inputs = {k: v.to(device) for k, v in _inputs(dataset, config, batch).items()}
-            state = net.encode(Ragged.of(inputs["history"]), inputs["ratings"])
-            stars = net.score(state, Ragged.of(inputs["target"]))
-            predicted[done : done + len(batch)] = stars.float().cpu().numpy()
-            done += len(batch)
-    return _rating_metrics(dataset, targets, predicted)
-
-
-def _rating_metrics(dataset: Dataset, targets: Indices, predicted: NDArray[np.float32]) -> Metrics:
-    histories = dataset.histories
-    assert histories.ratings is not None
-    actual = histories.ratings[targets]
-    unseen = dataset.user_index[histories.users[targets]] == UNKNOWN
-    result = {"targets": float(len(targets))}
-    if not unseen.all():
-        result["rmse"] = metrics.rmse(predicted[~unseen], actual[~unseen])
-        result["mae"] = metrics.mae(predicted[~unseen], actual[~unseen])
-    if unseen.any():
-        result["unseen_users"] = float(unseen.sum())
-        result["unseen_rmse"] = metrics.rmse(predicted[unseen], actual[unseen])
-        result["unseen_mae"] = metrics.mae(predicted[unseen], actual[unseen])
-    return result
-
-
-def baselines(dataset: Dataset, config: MlinkConfig, part: Part) -> dict[str, Metrics]:
-    """Global mean, item mean, and user-plus-item bias (Koren 2010, damped means).
-
-    The user's bias is taken from every rating before the target, so unseen users have one too.
-    """
-    histories = dataset.histories
-    assert histories.ratings is not None
-    targets = dataset.positions(part)
-    trained = dataset.trained
-    mean = float(histories.ratings[trained].mean())
-    rows = dataset.items.num_rows
-    count = np.bincount(histories.items[trained], minlength=rows)
-    deviation = np.bincount(
-        histories.items[trained], histories.ratings[trained] - mean, minlength=rows
-    )
-    item_mean = mean + deviation / np.maximum(count, 1)
-    item_bias = deviation / (count + 10.0)
-    residual = np.concatenate(
-        [[0.0], np.cumsum(histories.ratings - mean - item_bias[histories.items])]
-    )
-    starts = histories.starts(targets)
-    user_bias = (residual[targets] - residual[starts]) / (targets - starts + 5.0)
-    items = histories.items[targets]
-    predictions = {
-        "global mean": np.full(len(targets), mean),
-        "item mean": item_mean[items],
-        "user and item bias": mean + item_bias[items] + user_bias,
-    }
-    return {
-        name: _rating_metrics(dataset, targets, values.astype(np.float32))
-        for name, values in predictions.items()
-    }
+    return rating_metrics(dataset, targets, predicted_ratings(predict, targets))
 
 
 MODEL = Model(
@@ -285,10 +225,10 @@ MODEL = Model(
     graphs=graphs,
     needs=("ratings",),
     split="last_rating",
-    batches=_batches,
-    num_batches=_num_batches,
+    batches=_NEXT_ITEM.batches,
+    num_batches=_NEXT_ITEM.num_batches,
     evaluate=evaluate,
-    baselines=baselines,
+    baselines=lambda dataset, config, part: rating_baselines(dataset, dataset.positions(part)),
     metric=Metric(
         name="rmse",
         direction="min",

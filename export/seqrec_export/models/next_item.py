@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from seqrec_export.data.batches import Indices, gather_items, num_batches, shuffled, windows
 from seqrec_export.data.histories import Dataset, Part
 from seqrec_export.evaluation.metrics import Metrics
-from seqrec_export.evaluation.ranking import popularity_metrics, retrieval_metrics
+from seqrec_export.evaluation.ranking import ScoreCatalogue, popularity_metrics, retrieval_metrics
 from seqrec_export.nn.ragged import Ragged
 
 Batch = dict[str, Tensor]
@@ -50,30 +50,38 @@ class NextItem:
     inputs: Callable[[Dataset, Any, Indices], Batch] = history_inputs
     encode: Callable[[Any, Batch], Tensor] = encode_history
     ks: tuple[int, ...] = (10, 20)
+    least_rows: int = 1  # of a batch: a batch norm over one row has no variance
     keep_seen_too: bool = False  # `seen_kept_` figures of the test part, items already seen left in
 
     def batches(self, dataset: Dataset, config: Any, rng: np.random.Generator) -> Iterator[Batch]:
         """The inputs and "target", (P,) item indices, of every training event in a random order."""
-        for targets in shuffled(dataset.train, config.batch_size, rng):
+        for targets in shuffled(dataset.train, config.batch_size, rng, self.least_rows):
             target = torch.from_numpy(dataset.histories.items[targets])
             yield self.inputs(dataset, config, targets) | {"target": target}
 
     def num_batches(self, dataset: Dataset, config: Any) -> int:
         """How many `batches` there are in an epoch."""
-        return num_batches(len(dataset.train), config.batch_size)
+        return num_batches(len(dataset.train), config.batch_size, self.least_rows)
+
+    def inputs_on(self, net: nn.Module, dataset: Dataset, config: Any, targets: Indices) -> Batch:
+        """The inputs, on the device of the network."""
+        device = next(net.parameters()).device
+        inputs = self.inputs(dataset, config, targets)
+        return {name: values.to(device) for name, values in inputs.items()}
+
+    def scores(self, net: Any, dataset: Dataset, config: Any) -> ScoreCatalogue:
+        """What gives (P,) positions of targets their (P, V) scores, those of all items."""
+
+        def score(targets: Indices) -> Tensor:
+            user = self.encode(net, self.inputs_on(net, dataset, config, targets))
+            scores: Tensor = net.catalogue.scores(user).cpu()
+            return scores
+
+        return score
 
     def evaluate(self, net: nn.Module, dataset: Dataset, config: Any, part: Part) -> Metrics:
         """HR@K, NDCG@K, MRR and AUC of the held-out events, items already seen left out."""
-        found: Any = net
-        device = next(net.parameters()).device
-
-        def score(targets: Indices) -> Tensor:
-            inputs = self.inputs(dataset, config, targets)
-            user = self.encode(net, {name: value.to(device) for name, value in inputs.items()})
-            scores: Tensor = found.catalogue.scores(user).cpu()
-            return scores
-
-        targets = dataset.positions(part)
+        score, targets = self.scores(net, dataset, config), dataset.positions(part)
         result = retrieval_metrics(score, dataset, targets, ks=self.ks)
         if self.keep_seen_too and part == "test":
             kept = retrieval_metrics(score, dataset, targets, ks=self.ks, remove_seen=False)

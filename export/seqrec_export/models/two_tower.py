@@ -7,8 +7,8 @@ dropped at random in training, so that new customers and articles have a vector 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.contract import Graph, Spec, Tolerance
-from seqrec_export.data.batches import Indices, num_batches, shuffled
+from seqrec_export.data.batches import Indices
 from seqrec_export.data.histories import Dataset, Part
-from seqrec_export.data.interactions import SECONDS_PER_DAY, months
+from seqrec_export.data.interactions import months
 from seqrec_export.data.vocabulary import NUM_RESERVED, UNKNOWN
 from seqrec_export.evaluation.metrics import Metrics
-from seqrec_export.evaluation.ranking import basket_metrics
+from seqrec_export.evaluation.ranking import basket_baselines, basket_metrics
 from seqrec_export.models import wire
 from seqrec_export.models.model import Batch, Metric, Model
+from seqrec_export.models.next_item import NextItem
 from seqrec_export.models.retrieval import candidate_scorer
 from seqrec_export.models.settings import SHARE, TWO_OR_MORE, WIDTH, Range, Settings, setting
 from seqrec_export.nn import layers, losses
@@ -32,7 +33,6 @@ from seqrec_export.nn.item_search import Catalogue, Search, best_items, exact, i
 
 ITEM_FEATURES = ("garment_group_name", "index_group_name")
 _ITEM_ROWS_AT_ONCE = 65_536
-_RECENT_SECONDS = 7 * SECONDS_PER_DAY
 _OLDEST = 120.0  # years
 _UNIT_TOLERANCE = Tolerance(2e-6)  # vectors of unit length, and their cosines
 
@@ -85,7 +85,7 @@ class TwoTower(nn.Module):
 
     def fill_buffers(self, dataset: Dataset) -> None:
         """Take over the mean age, the articles' groups and how often each was bought."""
-        ages = _ages(dataset)[dataset.histories.users[dataset.train]]
+        ages = _ages(dataset, dataset.histories.users[dataset.train])
         self.mean_age.fill_(float(np.nanmean(ages)) if np.isfinite(ages).any() else 40.0)
         assert dataset.item_features is not None
         for column, name in enumerate(ITEM_FEATURES):
@@ -132,8 +132,8 @@ class TwoTower(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """In-batch softmax over cosines."""
-        item, rate = batch["item"], self.config.id_dropout
-        query = self.encode(layers.hide_items(batch["user"], rate), batch["age"], batch["month"])
+        item, rate = batch["target"], self.config.id_dropout
+        query = _encode(self, batch | {"user": layers.hide_items(batch["user"], rate)})
         items = self.encode_items(layers.hide_items(item, rate), self.groups[item])
         return losses.in_batch_softmax(
             query, items, item, self.log_q[item], self.config.temperature
@@ -150,10 +150,8 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
     """What Triton serves. Bought articles are recommended again: people buy them again."""
     query = (wire.USER_ID, wire.AGE, wire.MONTH)
     user = wire.user_embedding(config.dim)
-    known = Spec(
-        name="known_items",
-        dtype="int32",
-        shape=("batch", 1),
+    known = replace(
+        wire.KNOWN_ITEMS,
         meaning="1 where the model knew the user_id; 0: the answer comes from age and month alone",
     )
 
@@ -192,10 +190,9 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
         )
         for name in ITEM_FEATURES
     )
-    vector = Spec(
+    vector = replace(
+        user,
         name="item_embedding",
-        dtype="float32",
-        shape=("batch", config.dim),
         meaning="the article in the space of user_embedding, unit length",
     )
     return {
@@ -229,33 +226,27 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
     }
 
 
-def _ages(dataset: Dataset) -> NDArray[np.float32]:
-    """(U,) years by row of user_ids; NaN is missing."""
+def _ages(dataset: Dataset, users: NDArray[np.int32]) -> NDArray[np.float32]:
+    """(P,) rows of user_ids -> (P,) years; NaN is missing."""
     if dataset.user_features is None or "age" not in dataset.user_features:
-        return np.full(dataset.histories.num_users, np.nan, np.float32)
-    return dataset.user_features["age"].to_numpy(dtype=np.float32)
+        return np.full(len(users), np.nan, np.float32)
+    return dataset.user_features["age"].iloc[users].to_numpy(dtype=np.float32)
 
 
-def _inputs(dataset: Dataset, targets: Indices, ages: NDArray[np.float32]) -> Batch:
+def _inputs(dataset: Dataset, config: TwoTowerConfig, targets: Indices) -> Batch:
     users = dataset.histories.users[targets]
     return {
         "user": torch.from_numpy(dataset.user_index[users][:, None]),
-        "age": torch.from_numpy(ages[users][:, None]),
+        "age": torch.from_numpy(_ages(dataset, users)[:, None]),
         "month": torch.from_numpy(months(dataset.histories.times[targets])[:, None]),
     }
 
 
-def _batches(dataset: Dataset, config: TwoTowerConfig, rng: np.random.Generator) -> Iterator[Batch]:
-    ages = _ages(dataset)
-    for targets in shuffled(dataset.train, config.batch_size, rng):
-        item = torch.from_numpy(dataset.histories.items[targets])
-        if len(targets) > 1:  # a batch norm over one row has no variance
-            yield _inputs(dataset, targets, ages) | {"item": item}
+def _encode(net: TwoTower, batch: Batch) -> Tensor:
+    return net.encode(batch["user"], batch["age"], batch["month"])
 
 
-def _num_batches(dataset: Dataset, config: TwoTowerConfig) -> int:
-    total = num_batches(len(dataset.train), config.batch_size)
-    return total - (len(dataset.train) % config.batch_size == 1)
+_NEXT_ITEM = NextItem(inputs=_inputs, encode=_encode, least_rows=2)
 
 
 def evaluate(net: nn.Module, dataset: Dataset, config: TwoTowerConfig, part: Part) -> Metrics:
@@ -263,36 +254,10 @@ def evaluate(net: nn.Module, dataset: Dataset, config: TwoTowerConfig, part: Par
     assert isinstance(net, TwoTower)
     was_training = net.training
     net.finish()  # the index has to be that of the current weights
-    ages = _ages(dataset)
-    device = net.item_index.device
-
-    def score(targets: Indices) -> Tensor:
-        inputs = _inputs(dataset, targets, ages)
-        names = ("user", "age", "month")
-        return net.catalogue.scores(net.encode(*(inputs[n].to(device) for n in names))).cpu()
-
+    score = _NEXT_ITEM.scores(net, dataset, config)
     result = basket_metrics(score, dataset, dataset.positions(part))
     net.train(was_training)
     return result
-
-
-def baselines(dataset: Dataset, config: TwoTowerConfig, part: Part) -> dict[str, Metrics]:
-    """The most bought articles of the training part, and of its last week (or tenth)."""
-    histories, train = dataset.histories, dataset.train
-    times = histories.times[train]
-    span = min(_RECENT_SECONDS, int((times.max() - times.min()) * 0.1) + SECONDS_PER_DAY)
-    recent = histories.items[train[times > times.max() - span]]
-    recent_counts = np.bincount(recent, minlength=dataset.items.num_rows)
-
-    def constant(counts: NDArray[np.int64]) -> Metrics:
-        row = torch.from_numpy(counts).float()
-        positions = dataset.positions(part)
-        return basket_metrics(lambda t: row.repeat(len(t), 1), dataset, positions)
-
-    return {
-        "popularity": constant(dataset.item_counts),
-        "recent popularity": constant(recent_counts),
-    }
 
 
 MODEL = Model(
@@ -303,10 +268,10 @@ MODEL = Model(
     graphs=graphs,
     needs=("user_features", "item_features"),
     split="time",
-    batches=_batches,
-    num_batches=_num_batches,
+    batches=_NEXT_ITEM.batches,
+    num_batches=_NEXT_ITEM.num_batches,
     evaluate=evaluate,
-    baselines=baselines,
+    baselines=lambda dataset, config, part: basket_baselines(dataset, dataset.positions(part)),
     metric=Metric(
         name="recall@12",
         baseline="recent popularity",
