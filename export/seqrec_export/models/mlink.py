@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqrec_export.contract import EMBEDDING_TOLERANCE, Graph, Tolerance
+from seqrec_export.contract import Graph, Tolerance
 from seqrec_export.data.batches import Indices, gather_items, windows
 from seqrec_export.data.histories import Dataset, Part
 from seqrec_export.data.vocabulary import PAD, UNKNOWN
@@ -23,7 +23,7 @@ from seqrec_export.evaluation.ratings import predicted_ratings, rating_baselines
 from seqrec_export.models import wire
 from seqrec_export.models.model import Batch, Metric, Model
 from seqrec_export.models.next_item import NextItem
-from seqrec_export.models.retrieval import candidate_scorer
+from seqrec_export.models.retrieval import candidate_scorer, history_encoder
 from seqrec_export.models.settings import TWO_OR_MORE, WIDTH, HistorySettings, setting
 from seqrec_export.nn import layers
 from seqrec_export.nn.ragged import Ragged, compact
@@ -160,9 +160,6 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
         stars = net.score(net.encode(history, ratings), items)
         return layers.mask_unknown(stars, items.values), layers.known_items(history)
 
-    def encode(net: Mlink, history: Ragged, ratings: Tensor) -> tuple[Tensor, ...]:
-        return net.encode(history, ratings), layers.known_items(history)
-
     return {
         "mlink": Graph(
             name="mlink",
@@ -172,14 +169,7 @@ def graphs(config: MlinkConfig, top_k: int) -> dict[str, Graph]:
             outputs=(wire.SCORES, wire.KNOWN_ITEMS),
             tolerance=_STAR_TOLERANCE,
         ),
-        "mlink_encoder": Graph(
-            name="mlink_encoder",
-            meaning="a rated history as a vector",
-            function=encode,
-            inputs=inputs,
-            outputs=(user, wire.KNOWN_ITEMS),
-            tolerance=EMBEDDING_TOLERANCE,
-        ),
+        "mlink_encoder": history_encoder("mlink", inputs, user, "a rated history as a vector"),
         "mlink_scorer": candidate_scorer("mlink", user, score=Mlink.score),
     }
 

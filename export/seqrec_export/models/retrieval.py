@@ -56,9 +56,6 @@ def retrieval_graphs(
         seen = None if keep_seen else history
         return (*best_items(search, net.catalogue, user, top_k, seen, known), known)
 
-    def encode(net: Retriever, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
-        return net.encode(history, *rest), layers.known_items(history)
-
     user = wire.user_embedding(dim)
     return {
         name: Graph(
@@ -71,16 +68,27 @@ def retrieval_graphs(
             reference_scores=reference_scores,
             int8_search=lambda net: int8_search(net.catalogue, top_k),
         ),
-        f"{name}_encoder": Graph(
-            name=f"{name}_encoder",
-            meaning="a history as a vector",
-            function=encode,
-            inputs=inputs,
-            outputs=(user, wire.KNOWN_ITEMS),
-            tolerance=EMBEDDING_TOLERANCE,
-        ),
+        f"{name}_encoder": history_encoder(name, inputs, user),
         f"{name}_scorer": candidate_scorer(name, user, tolerance),
     }
+
+
+def history_encoder(
+    name: str, inputs: tuple[Spec, ...], user: Spec, meaning: str = "a history as a vector"
+) -> Graph:
+    """`<name>_encoder`: the user embedding; the first input is the history."""
+
+    def encode(net: Any, history: Ragged, *rest: Any) -> tuple[Tensor, ...]:
+        return net.encode(history, *rest), layers.known_items(history)
+
+    return Graph(
+        name=f"{name}_encoder",
+        meaning=meaning,
+        function=encode,
+        inputs=inputs,
+        outputs=(user, wire.KNOWN_ITEMS),
+        tolerance=EMBEDDING_TOLERANCE,
+    )
 
 
 def by_catalogue(net: Retriever, user: Tensor, candidates: Ragged) -> Tensor:
