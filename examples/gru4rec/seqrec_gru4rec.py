@@ -17,19 +17,17 @@ from seqrec_export.data.vocabulary import PAD
 from seqrec_export.models import wire
 from seqrec_export.models.model import Batch, Model
 from seqrec_export.models.retrieval import retrieval_graphs
-from seqrec_export.models.settings import SHARE, WIDTH, WINDOW, Settings, setting
+from seqrec_export.models.settings import HistorySettings
 from seqrec_export.nn import layers, losses
 from seqrec_export.nn.item_search import Catalogue
 from seqrec_export.nn.ragged import Ragged, compact
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRU4RecConfig(Settings):
+class GRU4RecConfig(HistorySettings):
     """Settings of `gru4rec`, besides those of every training."""
 
-    dim: int = setting(64, "size of embeddings and of the GRU", WIDTH)
-    max_length: int = setting(50, "window", WINDOW, unit="events")
-    dropout: float = setting(0.2, "dropout probability", SHARE)
+    dim: int = 64
     batch_size: int = 128
 
 
@@ -61,15 +59,11 @@ class GRU4Rec(nn.Module):
         _, last = self.gru(self.dropout(self.items(items)), lengths)
         return torch.where(layers.known_items(history) > 0, last, self.cold)
 
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
-        """(B, D), item indices -> (N,) logits."""
-        scores = layers.dot(self.items.weight, user, candidates)
-        return scores + self.bias.index_select(0, candidates.values)
-
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of each event, after those before it."""
-        user = self.encode(Ragged.of(batch["history"]))
-        return losses.full_softmax(user, self.items.weight, self.bias, batch["target"])
+        history = layers.hide_items(batch["history"], self.config.unknown_rate)
+        user = self.encode(Ragged.of(history))
+        return losses.full_softmax(user, self.catalogue, batch["target"])
 
 
 def graphs(config: GRU4RecConfig, top_k: int) -> dict[str, Graph]:

@@ -116,6 +116,18 @@ def test_gru4att_trains_every_event_on_what_it_serves_without_gaps(length: int, 
             torch.testing.assert_close(gru4att.encode(*lists, gaps[:, :end]), users[:, end - 1])
 
 
+def test_hidden_items_are_unknown_and_padding_stays() -> None:
+    items = torch.arange(5).repeat(2000, 1)  # 0 is padding
+    assert torch.equal(layers.hide_items(items, 0.0), items)
+    assert torch.equal(layers.hide_items(items, 1.0), torch.ones_like(items) * (items > 0))
+    torch.manual_seed(0)
+    some = layers.hide_items(items, 0.25)
+    hidden = some != items
+    assert not hidden[:, :2].any()  # padding, and what is unknown already
+    assert (some[hidden] == 1).all()
+    assert 0.22 < hidden[:, 2:].float().mean() < 0.28
+
+
 @pytest.mark.parametrize("name", ["sasrec", "gru4att"])
 def test_without_relative_positions_there_is_nothing_to_learn_of_them(name: str) -> None:
     with_them, without = (net(name, 0, relative_positions=on) for on in (True, False))

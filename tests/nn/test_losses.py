@@ -1,6 +1,7 @@
 """Losses against their formulas, spelt out."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.nn import losses
+from seqrec_export.nn.item_search import Catalogue
+from seqrec_export.nn.ragged import Ragged
 
 SEEDS = st.integers(0, 2**31 - 1)
 few = settings(max_examples=40, derandomize=True, deadline=None, database=None)
@@ -47,7 +50,7 @@ def test_full_softmax_gives_padding_and_unknown_no_probability(seed: int) -> Non
         logit = {i: float(user @ items[i] + bias[i]) for i in range(2, 7)}
         own = logit.pop(int(target))
         expected.append(minus_log_softmax(own, list(logit.values())))
-    got = losses.full_softmax(users, items, bias, targets)
+    got = losses.full_softmax(users, Catalogue(items, bias), targets)
     assert math.isclose(got, np.mean(expected), rel_tol=1e-4, abs_tol=1e-5)
 
 
@@ -57,8 +60,8 @@ def test_sampled_softmax_over_the_whole_catalogue_is_the_full_softmax(seed: int)
     torch.manual_seed(seed)
     users, items, bias = torch.randn(4, 4), torch.randn(9, 4), torch.randn(9)
     targets = torch.tensor([2, 8, 3, 3])
-    sampled = losses.sampled_softmax(users, items, bias, targets, torch.arange(2, 9))
-    torch.testing.assert_close(sampled, losses.full_softmax(users, items, bias, targets))
+    sampled = losses.sampled_softmax(users, Catalogue(items, bias), targets, torch.arange(2, 9))
+    torch.testing.assert_close(sampled, losses.full_softmax(users, Catalogue(items, bias), targets))
 
 
 def test_sampled_softmax_estimates_the_full_softmax() -> None:
@@ -67,8 +70,8 @@ def test_sampled_softmax_estimates_the_full_softmax() -> None:
     users, items, bias = torch.randn(4, 4), torch.randn(50, 4) * 0.5, torch.zeros(50)
     targets = torch.tensor([2, 8, 3, 3])
     negatives = torch.randint(2, 50, (200_000,))
-    sampled = losses.sampled_softmax(users, items, bias, targets, negatives)
-    full = losses.full_softmax(users, items, bias, targets)
+    sampled = losses.sampled_softmax(users, Catalogue(items, bias), targets, negatives)
+    full = losses.full_softmax(users, Catalogue(items, bias), targets)
     # The target counts once for itself; as a negative it was left out.
     torch.testing.assert_close(sampled, full, rtol=0.01, atol=0.01)
 
@@ -119,14 +122,16 @@ def test_full_softmax_is_pytorchs_cross_entropy_and_so_is_its_gradient(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(losses, "_LOGITS_AT_ONCE", 7 * items)  # so that rows come in several parts
-        ours = losses.full_softmax(*tensors, targets)
+        ours = losses.full_softmax(tensors[0], Catalogue(*tensors[1:]), targets)
     gradients = torch.autograd.grad(3 * ours, tensors)
     theirs = by_pytorch(*tensors)
     assert ours.item() == pytest.approx(theirs.item(), abs=2e-6)
     for got, expected in zip(gradients, torch.autograd.grad(3 * theirs, tensors), strict=True):
         torch.testing.assert_close(got, expected, atol=2e-6, rtol=1e-5)
     with torch.no_grad():
-        assert losses.full_softmax(*tensors, targets).item() == pytest.approx(theirs.item())
+        assert losses.full_softmax(
+            tensors[0], Catalogue(*tensors[1:]), targets
+        ).item() == pytest.approx(theirs.item())
 
 
 def test_full_softmax_in_bfloat16_is_as_exact_as_bfloat16() -> None:
@@ -136,9 +141,9 @@ def test_full_softmax_in_bfloat16_is_as_exact_as_bfloat16() -> None:
         for shape in ((500, 32), (300, 32), (300,))
     ]
     targets = torch.randint(2, 300, (500,), generator=rng)
-    exact = losses.full_softmax(*tensors, targets)
+    exact = losses.full_softmax(tensors[0], Catalogue(*tensors[1:]), targets)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = losses.full_softmax(*tensors, targets)
+        rounded = losses.full_softmax(tensors[0], Catalogue(*tensors[1:]), targets)
     assert rounded.dtype == torch.float32
     assert rounded.item() == pytest.approx(exact.item(), rel=2e-3)
     gradients = (torch.autograd.grad(loss, tensors) for loss in (rounded, exact))
@@ -146,9 +151,23 @@ def test_full_softmax_in_bfloat16_is_as_exact_as_bfloat16() -> None:
         assert (got - expected).norm() < 0.01 * expected.norm()
 
 
+def test_a_catalogue_without_a_bias_is_one_whose_bias_is_zero() -> None:
+    rng = torch.Generator().manual_seed(0)
+    users, items = torch.randn(4, 3, generator=rng), torch.randn(9, 3, generator=rng)
+    targets, candidates = torch.tensor([2, 8, 5, 2]), Ragged.of(torch.tensor([[2, 3]] * 4))
+    without, zero = Catalogue(items), Catalogue(items, torch.zeros(9))
+    for loss in (losses.full_softmax, partial(losses.sampled_softmax, negatives=targets)):
+        assert torch.equal(loss(users, without, targets), loss(users, zero, targets))
+    assert torch.equal(without.score(users, candidates), zero.score(users, candidates))
+    every = without.scores(users)
+    torch.testing.assert_close(without.score(users, candidates), every[:, 2:4].flatten())
+
+
 def test_full_softmax_of_no_rows_is_zero_and_moves_nothing() -> None:
     users, weight = torch.zeros(0, 3, requires_grad=True), torch.randn(7, 3, requires_grad=True)
-    loss = losses.full_softmax(users, weight, torch.zeros(7), torch.zeros(0, dtype=torch.int64))
+    loss = losses.full_softmax(
+        users, Catalogue(weight, torch.zeros(7)), torch.zeros(0, dtype=torch.int64)
+    )
     loss.backward()
     assert loss.item() == 0
     assert weight.grad is None or not weight.grad.any()

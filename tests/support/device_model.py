@@ -60,13 +60,8 @@ class ByDevice(nn.Module):
         state = torch.where(layers.known_items(history) > 0, state, 0.0)
         return torch.tanh(state + self.devices(device[:, 0]) + self.price(euros))
 
-    def score(self, user: Tensor, candidates: Ragged) -> Tensor:
-        return layers.dot(self.decoder.weight, user, candidates)
-
     def loss(self, batch: Batch) -> Tensor:
-        user = encode(self, batch)
-        no_bias = torch.zeros(len(self.decoder.weight), device=user.device)
-        return losses.full_softmax(user, self.decoder.weight, no_bias, batch["target"])
+        return losses.full_softmax(encode(self, batch), self.catalogue, batch["target"])
 
 
 def inputs(dataset: Dataset, config: Config, targets: Indices) -> Batch:

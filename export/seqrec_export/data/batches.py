@@ -90,13 +90,14 @@ def gather_gap_days(
 
 
 def chunks(
-    dataset: Dataset, window: int, rng: np.random.Generator | None = None
+    dataset: Dataset, window: int, rng: np.random.Generator | None = None, *, least: int = 1
 ) -> tuple[Indices, Indices]:
     """Cut each user's training events into as few pieces of at most `window` targets as possible.
 
     Returns (C,) starts and (C,) ends; a piece begins one event before its first target, if the user
     has one there. `rng` draws where the cuts are, so that an event has a different past in each
-    epoch; without it all pieces except a user's first are full.
+    epoch; without it all pieces except a user's first are full. Users with fewer than `least`
+    training events are left out.
     """
     histories = dataset.histories
     events = np.bincount(histories.users[dataset.trained], minlength=histories.num_users)
@@ -110,7 +111,8 @@ def chunks(
     within = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
     ends = starts[user] + events[user] + missing[user] - within * window
     last = starts[user] + events[user]
-    return np.maximum(starts[user], ends - window - 1), np.minimum(ends, last)
+    kept = events[user] >= least
+    return np.maximum(starts[user], ends - window - 1)[kept], np.minimum(ends, last)[kept]
 
 
 class Negatives:

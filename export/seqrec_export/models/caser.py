@@ -102,8 +102,7 @@ class Caser(nn.Module):
         history = layers.hide_items(batch["history"], self.config.unknown_rate)
         user = self.encode(Ragged.of(history), batch["user"])
         if "negatives" not in batch:
-            weight = self.out_vectors.weight
-            return losses.full_softmax(user, weight, self.out_bias, batch["target"])
+            return losses.full_softmax(user, self.catalogue, batch["target"])
         candidates = torch.cat([batch["target"][:, None], batch["negatives"]], dim=1)
         scores = self.catalogue.score(user, Ragged.of(candidates)).view_as(candidates)
         return losses.bpr(scores[:, :1], scores[:, 1:])

@@ -163,7 +163,7 @@ class GRU4Att(nn.Module):
         if "targets" in batch:
             users, targets = self._every_user(history, batch["event_types"]), batch["targets"]
             real = targets != PAD
-            return losses.full_softmax(users[real], self.items.weight, self.bias, targets[real])
+            return losses.full_softmax(users[real], self.catalogue, targets[real])
         event_types = Ragged.of(batch["event_types"])
         user = self.encode(Ragged.of(history), event_types, batch["gap_days"])
         if "candidates" in batch:
@@ -171,10 +171,8 @@ class GRU4Att(nn.Module):
             scores = self.catalogue.score(user, Ragged.of(candidates)).view_as(candidates)
             return losses.listwise_softmax(scores, batch["labels"], candidates != PAD)
         if "negatives" in batch:
-            return losses.sampled_softmax(
-                user, self.items.weight, self.bias, batch["target"], batch["negatives"]
-            )
-        return losses.full_softmax(user, self.items.weight, self.bias, batch["target"])
+            return losses.sampled_softmax(user, self.catalogue, batch["target"], batch["negatives"])
+        return losses.full_softmax(user, self.catalogue, batch["target"])
 
 
 def graphs(config: GRU4AttConfig, top_k: int) -> dict[str, Graph]:
@@ -254,10 +252,7 @@ def _chunks(
 ) -> tuple[Indices, Indices]:
     if not config.every_event:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    starts, ends = chunks(dataset, config.max_length, rng)
-    users = dataset.histories.users
-    several = np.bincount(users[dataset.trained], minlength=dataset.histories.num_users) > 1
-    return starts[several[users[starts]]], ends[several[users[starts]]]
+    return chunks(dataset, config.max_length, rng, least=2)
 
 
 def _steps(dataset: Dataset, config: GRU4AttConfig) -> tuple[int, int, int]:

@@ -191,7 +191,7 @@ class SASRec(nn.Module):
         inputs = layers.hide_items(inputs, self.config.unknown_rate)
         states = torch.where((inputs != PAD)[..., None], self.states(inputs), self.cold)
         real = targets != PAD
-        return losses.full_softmax(states[real], self.catalogue.vectors, self.bias, targets[real])
+        return losses.full_softmax(states[real], self.catalogue, targets[real])
 
 
 def _sinusoids(length: int, dim: int) -> Tensor:

@@ -230,7 +230,7 @@ def _ages(dataset: Dataset, users: NDArray[np.int32]) -> NDArray[np.float32]:
     """(P,) rows of user_ids -> (P,) years; NaN is missing."""
     if dataset.user_features is None or "age" not in dataset.user_features:
         return np.full(len(users), np.nan, np.float32)
-    return dataset.user_features["age"].iloc[users].to_numpy(dtype=np.float32)
+    return dataset.user_features["age"].iloc[users].to_numpy(dtype=np.float32, copy=True)
 
 
 def _inputs(dataset: Dataset, config: TwoTowerConfig, targets: Indices) -> Batch:

@@ -10,18 +10,19 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.data.vocabulary import NUM_RESERVED
+from seqrec_export.nn.item_search import Catalogue
 
 _LOGITS_AT_ONCE = 1_000_000
 
 
-def full_softmax(users: Tensor, item_weight: Tensor, item_bias: Tensor, targets: Tensor) -> Tensor:
-    """(N, D), (V, D), (V,), (N,) item indices -> mean cross-entropy over the whole catalogue.
+def full_softmax(users: Tensor, catalogue: Catalogue, targets: Tensor) -> Tensor:
+    """(N, D), the items, (N,) item indices -> mean cross-entropy over the whole catalogue.
 
     Padding and unknown have no logit, so no target may be one of them. Returns 0 for zero rows.
     """
     if not len(targets):
         return users.sum() * 0
-    weight, bias = item_weight[NUM_RESERVED:], item_bias[NUM_RESERVED:]
+    weight, bias = (part[NUM_RESERVED:] for part in _vectors_and_bias(catalogue))
     if users.device.type != "cpu" or not torch.is_grad_enabled():
         return F.cross_entropy(F.linear(users, weight, bias), targets - NUM_RESERVED)
     loss: Tensor = _FullSoftmax.apply(users, weight, bias, targets - NUM_RESERVED)  # type: ignore[no-untyped-call]
@@ -78,6 +79,12 @@ class _FullSoftmax(torch.autograd.Function):
         return *(scale * part for part in ctx.saved_tensors), None
 
 
+def _vectors_and_bias(catalogue: Catalogue) -> tuple[Tensor, Tensor]:
+    """(V, D), (V,): zeros if there is no bias."""
+    vectors, bias = catalogue.vectors, catalogue.bias
+    return vectors, vectors.new_zeros(len(vectors)) if bias is None else bias
+
+
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     """(N,) logits of chosen and of sampled items -> scalar (Rendle et al. 2009, eq. 4)."""
     return -F.logsigmoid(positive - negative).mean()
@@ -112,17 +119,17 @@ def listwise_softmax(scores: Tensor, labels: Tensor, real: Tensor) -> Tensor:
 
 
 def sampled_softmax(
-    users: Tensor, item_weight: Tensor, item_bias: Tensor, targets: Tensor, negatives: Tensor
+    users: Tensor, catalogue: Catalogue, targets: Tensor, negatives: Tensor
 ) -> Tensor:
-    """(N, D), (V, D), (V,), (N,) targets, (M,) uniform negatives of all rows -> scalar.
+    """(N, D), the items, (N,) targets, (M,) uniform negatives of all rows -> scalar.
 
     The negatives stand for the whole catalogue, so their logits are raised by log(V / M) (Bengio
     and Senecal 2008); one that is the row's target is left out.
     """
-    catalogue = len(item_weight) - NUM_RESERVED
-    own = (users * item_weight[targets]).sum(dim=1, keepdim=True) + item_bias[targets][:, None]
-    others = F.linear(users, item_weight[negatives], item_bias[negatives])
-    others = others + torch.log(torch.tensor(catalogue / len(negatives)))
+    weight, bias = _vectors_and_bias(catalogue)
+    own = (users * weight[targets]).sum(dim=1, keepdim=True) + bias[targets][:, None]
+    others = F.linear(users, weight[negatives], bias[negatives])
+    others = others + torch.log(torch.tensor((len(weight) - NUM_RESERVED) / len(negatives)))
     others = others.masked_fill(negatives[None] == targets[:, None], float("-inf"))
     first = torch.zeros(len(users), dtype=torch.int64, device=users.device)
     return F.cross_entropy(torch.cat([own, others], dim=1), first)
