@@ -6,9 +6,12 @@ import platform
 import socket
 import sys
 from importlib import metadata
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+import seqrec_export
 from seqrec_cli import options
 from seqrec_cli.console import print_json, print_table
 from seqrec_export.errors import SeqrecError
@@ -26,11 +29,20 @@ _PACKAGES = (
 _PORTS = (8000, 8001, 8002)
 
 
-def doctor(json: options.Json = False) -> None:
+def doctor(
+    constraints: Annotated[
+        bool,
+        typer.Option("--constraints", help="Print the versions that were tested, for pip's -c."),
+    ] = False,
+    json: options.Json = False,
+) -> None:
     """Check Python, PyTorch, ONNX Runtime, GPU, Triton and ports; exit status 1 if something fails.
 
     Example: `seqrec-export doctor`
     """
+    if constraints:
+        typer.echo(_constraints(), nl=False)
+        return
     rows = [_python(), *map(_package, _PACKAGES), _onnx_runtime(), _gpu(), _triton()]
     rows += [_port(port) for port in _PORTS]
     if json:
@@ -43,6 +55,15 @@ def doctor(json: options.Json = False) -> None:
 
 
 Row = tuple[str, bool, str]
+
+
+def _constraints() -> str:
+    """constraints.txt, as it lies in an installed package or in a checkout."""
+    here = Path(seqrec_export.__file__).parent
+    for folder in (here, here.parents[1]):
+        if (file := folder / "constraints.txt").exists():
+            return file.read_text(encoding="utf-8")
+    raise SeqrecError(f"{here} holds no constraints.txt; install seqrec-export again")
 
 
 def _python() -> Row:
