@@ -13,7 +13,7 @@ import pytest
 from bench.harness.wire import connect, stub
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers.synthetic import generate
-from seqrec_export.export.exported import Exported, export_run, find_export
+from seqrec_export.exporting.exported import Exported, export_run, find_export
 from seqrec_export.models.registry import MODELS
 from seqrec_export.repository.publish import publish
 from seqrec_export.serving.server import Server

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from seqrec_export.data.interactions import Interactions
-from seqrec_export.export import runtime
-from seqrec_export.export.exported import Exported, export_run
-from seqrec_export.export.runtime import why_no_cuda
-from seqrec_export.export.string_lookup import ML_DOMAIN
+from seqrec_export.exporting import runtime
+from seqrec_export.exporting.exported import Exported, export_run
+from seqrec_export.exporting.runtime import why_no_cuda
+from seqrec_export.exporting.string_lookup import ML_DOMAIN
 from seqrec_export.folders import read_json
 from seqrec_export.models.registry import MODELS
 from seqrec_export.training.train import train

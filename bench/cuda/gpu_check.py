@@ -40,8 +40,14 @@ from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers import read
 from seqrec_export.data.vocabulary import PAD
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported, export_run
-from seqrec_export.export.runtime import RUNTIME_ERRORS, cuda_session, feeds, session, why_no_cuda
+from seqrec_export.exporting.exported import Exported, export_run
+from seqrec_export.exporting.runtime import (
+    RUNTIME_ERRORS,
+    cuda_session,
+    feeds,
+    session,
+    why_no_cuda,
+)
 from seqrec_export.folders import write_json
 from seqrec_export.models.model import Batch, Model, fill_buffers
 from seqrec_export.models.registry import MODELS

@@ -21,7 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from seqrec_export.export.exported import export_run
+from seqrec_export.exporting.exported import export_run
 from seqrec_export.training.train import load
 from seqrec_export.verification.cases import cases, draw
 from seqrec_export.verification.gate import TF32_FACTOR

@@ -15,7 +15,7 @@ from pathlib import Path
 from seqrec_export.clients.python import Client, Row
 from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.exporting.exported import Exported, export_run
 from seqrec_export.models.registry import MODELS
 from seqrec_export.serving.server import start
 from seqrec_export.training.train import train

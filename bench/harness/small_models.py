@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bench.harness.served import TOP_K, small_config
 from seqrec_export.data.readers.synthetic import generate
-from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.exporting.exported import Exported, export_run
 from seqrec_export.models.registry import MODELS
 from seqrec_export.training.train import load, train
 from seqrec_export.verification.gate import refused, verify

@@ -14,7 +14,7 @@ from tritonclient.grpc.service_pb2 import ModelReadyRequest, RepositoryModelLoad
 from bench.harness.load import Ask
 from bench.harness.served import TOP_K, Served
 from bench.harness.wire import DEADLINE, message
-from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.exporting.exported import Exported, export_run
 from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import models, versions
 from seqrec_export.serving.endpoints import Endpoints

@@ -177,9 +177,9 @@ def embed(folder: Path, run_folder: Path) -> Figures:
 
     from seqrec_export.data.raw_requests import RawLog
     from seqrec_export.data.readers import read
-    from seqrec_export.export.embed import embed_users, write_vectors
-    from seqrec_export.export.exported import export_run
-    from seqrec_export.export.runtime import feeds, session
+    from seqrec_export.exporting.embed import embed_users, write_vectors
+    from seqrec_export.exporting.exported import export_run
+    from seqrec_export.exporting.runtime import feeds, session
     from seqrec_export.training.train import load
 
     clock = Clock()

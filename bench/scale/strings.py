@@ -22,9 +22,9 @@ import onnxruntime
 import torch
 
 from seqrec_export.data.vocabulary import Vocabulary
-from seqrec_export.export.onnx_export import MODEL_FILE, export_graph
-from seqrec_export.export.runtime import feeds, session
-from seqrec_export.export.triton_config import CONFIG_FILE, config_text, model_config
+from seqrec_export.exporting.onnx_export import MODEL_FILE, export_graph
+from seqrec_export.exporting.runtime import feeds, session
+from seqrec_export.exporting.triton_config import CONFIG_FILE, config_text, model_config
 from seqrec_export.models.registry import MODELS
 from seqrec_export.serving import server
 

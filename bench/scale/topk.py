@@ -38,9 +38,9 @@ import torch
 from torch import Tensor, nn
 
 from seqrec_export.data.vocabulary import NUM_RESERVED
-from seqrec_export.export import onnx_export
-from seqrec_export.export.onnx_export import Traced
-from seqrec_export.export.runtime import session
+from seqrec_export.exporting import onnx_export
+from seqrec_export.exporting.onnx_export import Traced
+from seqrec_export.exporting.runtime import session
 from seqrec_export.nn.item_search import Catalogue, Search, best_items, exact, int8_search
 from seqrec_export.nn.ragged import Ragged
 

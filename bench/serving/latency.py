@@ -43,8 +43,8 @@ from torch import Tensor, nn
 from seqrec_export.contract import Graph
 from seqrec_export.data.raw_requests import Request
 from seqrec_export.data.vocabulary import Vocabulary
-from seqrec_export.export.onnx_export import export_graph
-from seqrec_export.export.runtime import feeds, session
+from seqrec_export.exporting.onnx_export import export_graph
+from seqrec_export.exporting.runtime import feeds, session
 from seqrec_export.models.registry import MODELS
 from seqrec_export.verification.reference import PyTorch, arguments
 

@@ -29,8 +29,8 @@ import torch
 
 from bench.harness.perf_analyzer import Figures, PerfAnalyzer, batching
 from seqrec_export.data.raw_requests import Request
-from seqrec_export.export.exported import Exported, export_run
-from seqrec_export.export.runtime import answer, session
+from seqrec_export.exporting.exported import Exported, export_run
+from seqrec_export.exporting.runtime import answer, session
 from seqrec_export.repository.publish import publish
 from seqrec_export.serving import server
 from seqrec_export.training.train import load

@@ -23,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from bench.harness.serving_setup import calling, polled, scores, serve, verified_runs
-from seqrec_export.export.exported import find_export
+from seqrec_export.exporting.exported import find_export
 from seqrec_export.folders import read_json
 from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import models, published_versions, versions, vouched

@@ -82,7 +82,7 @@ def _onnx_runtime() -> Row:
         import onnxruntime
     except ImportError as error:
         return "ONNX Runtime", False, f"{error}; pip install onnxruntime-gpu"
-    from seqrec_export.export.runtime import why_no_cuda
+    from seqrec_export.exporting.runtime import why_no_cuda
 
     reason = why_no_cuda()
     return "ONNX Runtime", True, f"{onnxruntime.__version__}, CUDA: {reason or 'yes'}"

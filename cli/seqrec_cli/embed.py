@@ -40,8 +40,8 @@ def embed(
     """
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from seqrec_export.export.embed import embed_users, vector_files
-    from seqrec_export.export.exported import find_export
+    from seqrec_export.exporting.embed import embed_users, vector_files
+    from seqrec_export.exporting.exported import find_export
     from seqrec_export.repository.describe import not_served
     from seqrec_export.training.train import load
 

@@ -136,7 +136,7 @@ def _release(
     keep: int,
     json: bool,
 ) -> None:
-    from seqrec_export.export.exported import DEFAULT_ITEM_PRECISION, DEFAULT_TOP_K
+    from seqrec_export.exporting.exported import DEFAULT_ITEM_PRECISION, DEFAULT_TOP_K
     from seqrec_export.pipeline import release
     from seqrec_export.repository.published import require_place
 

@@ -55,7 +55,7 @@ def verify(
     Example: `seqrec-export verify --model sasrec --seed 7 --url 127.0.0.1:8001`
     """
     from seqrec_export.clients.python import Client
-    from seqrec_export.export.exported import find_export
+    from seqrec_export.exporting.exported import find_export
     from seqrec_export.pipeline import verify_run
     from seqrec_export.repository.describe import not_served
     from seqrec_export.training.train import load

@@ -13,8 +13,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from seqrec_export.data.vocabulary import PAD, UNKNOWN
     from seqrec_export.errors import SeqrecError
     from seqrec_export.evaluation import ranking
-    from seqrec_export.export.exported import Exported
+    from seqrec_export.exporting.exported import Exported
     from seqrec_export.in_process import Run
     from seqrec_export.models import wire
     from seqrec_export.models.model import Batch, Metric, Model
@@ -175,29 +173,9 @@ def __getattr__(name: str) -> Any:
     value: Any = importlib.import_module(f"{__name__}.{_MODULES.get(name) or _PLACES[name]}")
     if name in _PLACES:
         value = getattr(value, _CALLED.get(name, name))
-    if name != "export":
-        globals()[name] = value
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Front(ModuleType):
-    """This module: `export` is the call, although a room is called so too.
-
-    Python puts every room here when it is imported; this one is found by `from seqrec_export.export
-    import ...` all the same.
-    """
-
-    @property
-    def export(self) -> Any:
-        return __getattr__("export")
-
-    @export.setter
-    def export(self, room: ModuleType) -> None:
-        pass
-
-
-sys.modules[__name__].__class__ = _Front

@@ -17,7 +17,7 @@ from seqrec_export.clients.python import Client
 from seqrec_export.contract import ItemPrecision
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported, Report, export_run
+from seqrec_export.exporting.exported import Exported, Report, export_run
 from seqrec_export.imports import libraries, module
 from seqrec_export.in_process import Run
 from seqrec_export.models import registry

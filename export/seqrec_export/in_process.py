@@ -20,9 +20,9 @@ from seqrec_export.clients.packing import Row
 from seqrec_export.clients.rows import Signature
 from seqrec_export.contract import Graph
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import DEFAULT_TOP_K, EXPORT_FILE, Exported, find_export
-from seqrec_export.export.runtime import answer, session
-from seqrec_export.export.triton_config import model_config
+from seqrec_export.exporting.exported import DEFAULT_TOP_K, EXPORT_FILE, Exported, find_export
+from seqrec_export.exporting.runtime import answer, session
+from seqrec_export.exporting.triton_config import model_config
 from seqrec_export.models.settings import TOP_K
 from seqrec_export.training import run as training
 from seqrec_export.training.run import alone, require_still

@@ -16,7 +16,7 @@ from seqrec_export.clients.python import Client
 from seqrec_export.contract import Graph, ItemPrecision
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import (
+from seqrec_export.exporting.exported import (
     DEFAULT_ITEM_PRECISION,
     DEFAULT_TOP_K,
     Exported,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import seqrec_export as sx
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.verification.verdict import Failure, Verdict
 
 HEAVY = ("torch", "numpy", "pandas", "pyarrow", "onnxruntime", "tritonclient", "lightning")
@@ -56,7 +56,7 @@ def test_type_checkers_see_the_names_that_python_finds() -> None:
 
 
 def test_export_is_the_call_after_its_room_was_imported() -> None:
-    code = "from seqrec_export.export import exported; import seqrec_export as sx; sx.export(1)"
+    code = "from seqrec_export.exporting import exported; import seqrec_export as sx; sx.export(1)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "AttributeError: 'int' object has no attribute 'path'" in done.stderr
 

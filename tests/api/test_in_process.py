@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import seqrec_export as sx
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.serving.server import Server
 from support.served import EMBEDDED, GRAPHS, TOLERANCE, TOP_K
 

@@ -8,7 +8,7 @@ import pytest
 
 from seqrec_cli.main import main
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.repository.describe import describe
 from seqrec_export.repository.publish import publish
 

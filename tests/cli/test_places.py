@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seqrec_cli.main import app
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.repository.describe import describe
 from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import rolled_back, served_version, versions

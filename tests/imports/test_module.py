@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqrec_export.clients.python import Client
 from seqrec_export.contract import SCORE_TOLERANCE, Graph
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.exporting.exported import Exported, export_run
 from seqrec_export.imports.module import import_module
 from seqrec_export.models import wire
 from seqrec_export.nn.ragged import Ragged

@@ -9,7 +9,7 @@ import pytest
 
 from seqrec_cli.options import make_plan
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.folders import read_json, write_json
 from seqrec_export.models import registry
 from seqrec_export.models.registry import MODELS

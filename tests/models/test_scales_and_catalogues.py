@@ -13,7 +13,7 @@ from seqrec_export.data.histories import prepare
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import _graphs
+from seqrec_export.exporting.exported import _graphs
 from seqrec_export.models.mlink import Mlink
 from seqrec_export.models.registry import MODELS
 from seqrec_export.nn.ragged import Ragged

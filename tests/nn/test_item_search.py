@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from seqrec_cli import options
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export import onnx_export
-from seqrec_export.export.exported import Exported, export_run, find_export
-from seqrec_export.export.onnx_export import Traced
-from seqrec_export.export.runtime import session
+from seqrec_export.exporting import onnx_export
+from seqrec_export.exporting.exported import Exported, export_run, find_export
+from seqrec_export.exporting.onnx_export import Traced
+from seqrec_export.exporting.runtime import session
 from seqrec_export.folders import read_json
 from seqrec_export.nn import layers
 from seqrec_export.nn.item_search import Catalogue, Int8Search, best_items, exact, int8_search

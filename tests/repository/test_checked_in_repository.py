@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from seqrec_export.contract import Graph
-from seqrec_export.export.exported import DEFAULT_TOP_K
-from seqrec_export.export.triton_config import (
+from seqrec_export.exporting.exported import DEFAULT_TOP_K
+from seqrec_export.exporting.triton_config import (
     CONFIG_FILE,
     CONTRACT_FILE,
     config_text,

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported, find_export
+from seqrec_export.exporting.exported import Exported, find_export
 from seqrec_export.folders import inside, read_json, write_json
 from seqrec_export.repository import publish as repository
 from seqrec_export.repository.describe import describe

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import problems, read_manifest
 from seqrec_export.repository.rollback import roll_back

@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported, export_run
-from seqrec_export.export.triton_config import parse_config
+from seqrec_export.exporting.exported import Exported, export_run
+from seqrec_export.exporting.triton_config import parse_config
 from seqrec_export.folders import read_json
 from seqrec_export.models.registry import MODELS
 from seqrec_export.repository.describe import describe
@@ -186,7 +186,7 @@ def test_a_reader_never_sees_half_of_a_version(trained: list[Exported], tmp_path
 PUBLISH = """
 import sys
 from pathlib import Path
-from seqrec_export.export.exported import export_run
+from seqrec_export.exporting.exported import export_run
 from seqrec_export.repository.publish import publish
 from seqrec_export.training.run import load
 exported = export_run(load(Path(sys.argv[1])), int(sys.argv[3]))

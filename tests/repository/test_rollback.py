@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from seqrec_cli.main import app
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.repository.describe import describe
 from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import published_versions, rolled_back, versions

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.repository import publish as publishing
 from seqrec_export.repository.publish import publish
 from seqrec_export.repository.published import rolled_back, served_version, versions

@@ -23,7 +23,7 @@ from bench.harness.fuzzing import Fuzzer, Result, good_asks, plan, right_answer,
 from bench.harness.load import Load, Tally
 from bench.harness.processes import descendants, eventually, resident
 from bench.harness.wire import connect, read_answer, stub
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.repository.publish import publish
 from seqrec_export.serving.server import Server, start
 from support.served import EMBEDDED, GRAPHS, NATIVE_LIKE, Served, assert_same, backend

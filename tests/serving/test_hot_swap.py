@@ -13,7 +13,7 @@ from bench.harness import swapping
 from bench.harness.load import Load
 from bench.harness.processes import eventually
 from bench.harness.wire import connect, stub
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.repository.publish import publish
 from support.served import assert_same
 

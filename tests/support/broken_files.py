@@ -9,7 +9,7 @@ import onnx
 from google.protobuf import text_format
 from onnx import TensorProto, helper, numpy_helper
 
-from seqrec_export.export.triton_config import parse_config
+from seqrec_export.exporting.triton_config import parse_config
 from seqrec_export.folders import read_json, write_json
 from support.served import TOP_K
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.exporting.exported import Exported, export_run
 from seqrec_export.training.run import write_files
 from seqrec_export.training.train import load
 from support.served import TOP_K

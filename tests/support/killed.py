@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.folders import read_json, sha256_file
 from seqrec_export.repository.published import models, problems, versions, vouched
 

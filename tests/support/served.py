@@ -23,7 +23,7 @@ from bench.harness.served import (
     small_config,
 )
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported, find_export
+from seqrec_export.exporting.exported import Exported, find_export
 from seqrec_export.serving import server
 from seqrec_export.training.train import load
 

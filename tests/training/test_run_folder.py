@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import EXPORT_FILE, Exported, export_run, find_export
+from seqrec_export.exporting.exported import EXPORT_FILE, Exported, export_run, find_export
 from seqrec_export.models.registry import MODELS
 from seqrec_export.training import unfinished
 from seqrec_export.training.run import (

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from seqrec_export.contract import Graph
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported
-from seqrec_export.export.onnx_export import export_graph
+from seqrec_export.exporting.exported import Exported
+from seqrec_export.exporting.onnx_export import export_graph
 from seqrec_export.repository.publish import publish
 from seqrec_export.verification.gate import refused, verify
 from support import broken_files as files

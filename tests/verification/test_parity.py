@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrec_export.data.vocabulary import Vocabulary
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.verification.cases import (
     BATCHES,
     CANDIDATES,

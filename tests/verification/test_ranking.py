@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.models.registry import MODELS
 from support.served import LOWEST, TOLERANCE, TOP_K, WINDOW, Served, assert_same, over
 

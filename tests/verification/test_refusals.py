@@ -20,9 +20,9 @@ from seqrec_cli.main import app
 from seqrec_export.contract import Graph
 from seqrec_export.data.vocabulary import PAD
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export import exported as exported_files
-from seqrec_export.export.exported import Exported, export_run
-from seqrec_export.export.onnx_export import export_graph
+from seqrec_export.exporting import exported as exported_files
+from seqrec_export.exporting.exported import Exported, export_run
+from seqrec_export.exporting.onnx_export import export_graph
 from seqrec_export.folders import read_json
 from seqrec_export.nn import layers
 from seqrec_export.nn.ragged import Ragged, compact

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from seqrec_cli.main import app
 from seqrec_export.clients.python import Client
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported, export_run
-from seqrec_export.export.runtime import why_no_cuda
+from seqrec_export.exporting.exported import Exported, export_run
+from seqrec_export.exporting.runtime import why_no_cuda
 from seqrec_export.folders import read_json
 from seqrec_export.models.registry import MODELS
 from seqrec_export.pipeline import on_triton

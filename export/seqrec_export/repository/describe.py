@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import PARITY_FILE, Exported, file_hashes
+from seqrec_export.exporting.exported import PARITY_FILE, Exported, file_hashes
 from seqrec_export.folders import damaged, read_json
 from seqrec_export.models.registry import MODELS
 from seqrec_export.report.page import REPORT_FILE, ModelReport, write_report

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import PARITY_FILE, Exported, file_hashes
-from seqrec_export.export.triton_config import (
+from seqrec_export.exporting.exported import PARITY_FILE, Exported, file_hashes
+from seqrec_export.exporting.triton_config import (
     CONFIG_FILE,
     CONTRACT_FILE,
     changed_tensors,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from seqrec_export.contract import USER_EMBEDDING, Graph, Spec
 from seqrec_export.data.vocabulary import Vocabulary
-from seqrec_export.export.exported import Exported
-from seqrec_export.export.runtime import answer, session
+from seqrec_export.exporting.exported import Exported
+from seqrec_export.exporting.runtime import answer, session
 from seqrec_export.verification.reference import PyTorch
 
 Tensors = dict[str, NDArray[Any]]

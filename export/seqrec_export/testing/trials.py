@@ -19,7 +19,7 @@ from seqrec_export.contract import Graph
 from seqrec_export.data.interactions import SECONDS_PER_DAY, Interactions
 from seqrec_export.data.raw_requests import RawLog
 from seqrec_export.data.readers.synthetic import generate
-from seqrec_export.export.exported import Exported, export_run
+from seqrec_export.exporting.exported import Exported, export_run
 from seqrec_export.models.model import Model
 from seqrec_export.models.settings import settings_of
 from seqrec_export.models.wire import CANDIDATES, HISTORY, KNOWN_ITEMS

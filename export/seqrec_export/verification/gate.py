@@ -22,8 +22,8 @@ from torch.nn import Module
 from seqrec_export.contract import USER_EMBEDDING, Graph, Tolerance
 from seqrec_export.data.raw_requests import Request
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import PARITY_FILE, Exported, Report, file_hashes
-from seqrec_export.export.runtime import (
+from seqrec_export.exporting.exported import PARITY_FILE, Exported, Report, file_hashes
+from seqrec_export.exporting.runtime import (
     RUNTIME_ERRORS,
     answer,
     cuda_session,

@@ -17,7 +17,7 @@ import numpy as np
 from seqrec_export.contract import Graph, Spec
 from seqrec_export.data.raw_requests import Request
 from seqrec_export.data.vocabulary import Vocabulary
-from seqrec_export.export.triton_config import TRITON_DTYPES
+from seqrec_export.exporting.triton_config import TRITON_DTYPES
 from seqrec_export.folders import write_text
 from seqrec_export.verification.cases import CANDIDATES, Case, classes_of, draw, sizes
 from seqrec_export.verification.parity import scale_of

@@ -24,16 +24,16 @@ from tritonclient.grpc import model_config_pb2
 
 from seqrec_export.contract import Axis, Graph, Spec
 from seqrec_export.data.vocabulary import NUM_RESERVED, UNKNOWN, Vocabulary
-from seqrec_export.export.onnx_export import IR_VERSION, MODEL_FILE, OPSET
-from seqrec_export.export.string_lookup import ML_DOMAIN, ML_OPSET
-from seqrec_export.export.triton_config import (
+from seqrec_export.exporting.onnx_export import IR_VERSION, MODEL_FILE, OPSET
+from seqrec_export.exporting.string_lookup import ML_DOMAIN, ML_OPSET
+from seqrec_export.exporting.triton_config import (
     CONFIG_FILE,
     CONTRACT_FILE,
     changed_tensors,
     contract,
     parse_config,
 )
-from seqrec_export.export.triton_config import model_config as expected_config
+from seqrec_export.exporting.triton_config import model_config as expected_config
 from seqrec_export.nn.layers import LOWEST
 
 Status = Literal["OK", "FAIL", "SKIPPED"]

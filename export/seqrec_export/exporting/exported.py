@@ -16,8 +16,8 @@ from typing import Any
 
 from seqrec_export.contract import ITEM_PRECISIONS, Graph, ItemPrecision
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.onnx_export import DATA_FILE, MODEL_FILE, export_graph
-from seqrec_export.export.triton_config import (
+from seqrec_export.exporting.onnx_export import DATA_FILE, MODEL_FILE, export_graph
+from seqrec_export.exporting.triton_config import (
     CONFIG_FILE,
     CONTRACT_FILE,
     config_text,
@@ -49,14 +49,14 @@ VERIFIED_FILES = (MODEL_FILE, DATA_FILE, CONFIG_FILE, CONTRACT_FILE)
 _SOURCES = (
     "nn/layers.py",
     "nn/ragged.py",
-    "export/row_checks.py",
+    "exporting/row_checks.py",
     "contract.py",
     "nn/item_search.py",
     "models/wire.py",
     "models/retrieval.py",
-    "export/onnx_export.py",
-    "export/string_lookup.py",
-    "export/triton_config.py",
+    "exporting/onnx_export.py",
+    "exporting/string_lookup.py",
+    "exporting/triton_config.py",
 )
 
 Report = Callable[[str], None]

@@ -24,8 +24,8 @@ from torch._dynamo.exc import UserError
 from seqrec_export.contract import Axis, Graph, Spec, flat, row_shape
 from seqrec_export.data.vocabulary import Vocabulary
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.row_checks import add_row_checks
-from seqrec_export.export.string_lookup import add_lookups
+from seqrec_export.exporting.row_checks import add_row_checks
+from seqrec_export.exporting.string_lookup import add_lookups
 from seqrec_export.nn.ragged import Ragged
 
 OPSET = 18

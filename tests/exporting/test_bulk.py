@@ -12,8 +12,8 @@ import pytest
 from seqrec_export import locks
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.embed import embed_users, vector_files
-from seqrec_export.export.exported import Exported
+from seqrec_export.exporting.embed import embed_users, vector_files
+from seqrec_export.exporting.exported import Exported
 from seqrec_export.folders import read_json, write_json
 from seqrec_export.training.train import Run, load
 from support.commands import run as command

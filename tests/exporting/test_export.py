@@ -19,10 +19,10 @@ from tritonclient.grpc import model_config_pb2
 
 import seqrec_export
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import Exported, export_run
-from seqrec_export.export.onnx_export import export_graph
-from seqrec_export.export.runtime import feeds
-from seqrec_export.export.triton_config import parse_config
+from seqrec_export.exporting.exported import Exported, export_run
+from seqrec_export.exporting.onnx_export import export_graph
+from seqrec_export.exporting.runtime import feeds
+from seqrec_export.exporting.triton_config import parse_config
 from seqrec_export.folders import read_json
 from seqrec_export.nn.ragged import Ragged
 from seqrec_export.repository.publish import publish

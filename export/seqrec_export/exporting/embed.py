@@ -20,8 +20,8 @@ from seqrec_export.contract import USER_EMBEDDING
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.raw_requests import RawLog, require_inputs
 from seqrec_export.errors import SeqrecError
-from seqrec_export.export.exported import export_run
-from seqrec_export.export.runtime import answer, session
+from seqrec_export.exporting.exported import export_run
+from seqrec_export.exporting.runtime import answer, session
 from seqrec_export.folders import move, naming, read_json, sha256_file, sync, write_json
 from seqrec_export.training.train import Run, alone
 

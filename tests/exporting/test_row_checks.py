@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from seqrec_export.export.runtime import RUNTIME_ERRORS, feeds
+from seqrec_export.exporting.runtime import RUNTIME_ERRORS, feeds
 from support.served import GRAPHS, Served, Tensors
 
 WITH_LISTS = [name for name, (_, graph) in GRAPHS.items() if graph.lists]
