@@ -173,23 +173,15 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
     def encode_item(net: TwoTower, item: Tensor, *groups: Tensor) -> tuple[Tensor, ...]:
         return (net.encode_items(item[:, 0], torch.cat(groups, dim=1)),)
 
-    item = Spec(
-        name="item_id",
-        dtype="string",
-        shape=("batch", 1),
-        vocabulary="items",
-        meaning="the article's id; a new article has a vector from its groups",
-    )
-    groups = tuple(
-        Spec(
-            name=name,
-            dtype="string",
-            shape=("batch", 1),
-            vocabulary=name,
-            meaning=f"the article's {name}; one that the model does not know is fine",
-        )
+    def text(name: str, vocabulary: str, meaning: str) -> Spec:
+        shape = ("batch", 1)
+        return Spec(name=name, dtype="string", shape=shape, vocabulary=vocabulary, meaning=meaning)
+
+    item = text("item_id", "items", "the article's id; a new article has a vector from its groups")
+    groups = [
+        text(name, name, f"the article's {name}; one that the model does not know is fine")
         for name in ITEM_FEATURES
-    )
+    ]
     vector = replace(
         user,
         name="item_embedding",
