@@ -127,7 +127,7 @@ _FROM = {
     "data.readers.frames": ("from_frame",),
     "data.vocabulary": ("PAD", "UNKNOWN"),
     "errors": ("SeqrecError",),
-    "export.exported": ("Exported",),
+    "exporting.exported": ("Exported",),
     "in_process": ("Run",),
     "models.model": (
         "Batch",
