@@ -17,12 +17,18 @@ from seqrec_export.clients.python import Client
 from seqrec_export.contract import ItemPrecision
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exporting.exported import Exported, Report, export_run
+from seqrec_export.exporting.exported import (
+    DEFAULT_ITEM_PRECISION,
+    DEFAULT_TOP_K,
+    Exported,
+    Report,
+    export_run,
+)
 from seqrec_export.imports import libraries, module
 from seqrec_export.in_process import Run
 from seqrec_export.models import registry
 from seqrec_export.models.model import Model
-from seqrec_export.models.settings import settings_of
+from seqrec_export.models.settings import ITEM_PRECISION, KEEP, SEED, TOP_K, settings_of
 from seqrec_export.pipeline import Built, Verified
 from seqrec_export.repository import publish as publishing
 from seqrec_export.repository.publish import Published
@@ -39,7 +45,7 @@ def load(path: str | Path, model: str | Model | None = None) -> Run:
     `model` is for one whose package is not installed: the Model, or package.module:MODEL.
     """
     found = None if model is None else _model(model)
-    return Run.of(run_folder.load(Path(path), found))
+    return Run.of(run_folder.load(_folder(path), found))
 
 
 def train(
@@ -67,7 +73,7 @@ def train(
         found,
         log,
         _config(found, preset, settings),
-        Path(path),
+        _folder(path),
         seed=seed,
         resume=resume,
         retrain=retrain,
@@ -90,6 +96,7 @@ def export(
     `top_k` is how many items an answer has, `item_precision` how the search holds item vectors;
     what is None is as in the last export of the run, and at first 100 and float32.
     """
+    _require(run, run_folder.Run, "export takes what train, load or import_module gives")
     return export_run(run, top_k, item_precision, report=_reporter(progress))
 
 
@@ -106,7 +113,12 @@ def verify(
     that differs raises nothing here: `ok` is False, `refusal` says what is wrong, and `publish`
     refuses it.
     """
-    return pipeline.verify_run(exported, seed=seed, client=client, report=_reporter(progress))
+    _require(exported, Exported, "verify takes what export gives")
+    if client is not None:
+        _require(client, Client, 'client takes a Client, as Client("127.0.0.1:8001")')
+    return pipeline.verify_run(
+        exported, seed=SEED.checked(seed), client=client, report=_reporter(progress)
+    )
 
 
 def publish(
@@ -124,7 +136,9 @@ def publish(
         )
     if verified.refusal:
         raise SeqrecError(verified.refusal)
-    return publishing.publish(verified.exported, Path(repository), keep=keep)
+    return publishing.publish(
+        verified.exported, _folder(repository, "repository"), keep=KEEP.checked(keep)
+    )
 
 
 def build(
@@ -149,7 +163,10 @@ def build(
     The arguments are those of the four. Raises SeqrecError for what does not pass the verification,
     which leaves the repository as it was.
     """
-    require_place(Path(repository))
+    TOP_K.checked(DEFAULT_TOP_K if top_k is None else top_k)  # before it trains for an hour
+    ITEM_PRECISION.checked(DEFAULT_ITEM_PRECISION if item_precision is None else item_precision)
+    keep, place = KEEP.checked(keep), _folder(repository, "repository")
+    require_place(place)
     run = train(
         model,
         log,
@@ -164,7 +181,7 @@ def build(
     )
     built = pipeline.release(
         run,
-        Path(repository),
+        place,
         top_k=top_k,
         item_precision=item_precision,
         keep=keep,
@@ -212,6 +229,19 @@ def _config(model: Model, preset: str | None, settings: Mapping[str, Any]) -> An
         )
     chosen = {} if preset is None else model.presets[preset]
     return model.config(**{**chosen, **settings})
+
+
+def _folder(path: str | Path, what: str = "path") -> Path:
+    """The folder of that path; `.` and `..` get the names that they stand for."""
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise SeqrecError(f"{what} is {path!r}; give the path of a folder, as a text or a Path")
+    found = Path(path)
+    return found if found.name not in ("", "..") else found.resolve()
+
+
+def _require(found: object, kind: type, takes: str) -> None:
+    if not isinstance(found, kind):
+        raise SeqrecError(f"{takes}, found {type(found).__name__}")
 
 
 def _require_log(log: object) -> None:

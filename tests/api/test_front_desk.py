@@ -85,6 +85,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no setting": ({"dims": 64}, "sasrec has no setting 'dims'; there are dim, "),
     "no preset": ({"preset": "x"}, "sasrec has no preset 'x'; there are "),
     "out of range": ({"dim": 0}, "dim is 0; give a whole number from 1"),
+    "no folder": ({"path": ""}, "path is ''; give the path of a folder"),
+    "a number for a folder": ({"path": 3}, "path is 3; give the path of a folder"),
     "a seed": ({"seed": -1}, "seed is -1; give a whole number from 0"),
 }
 
@@ -98,6 +100,55 @@ def test_train_refuses_in_one_sentence(
     with pytest.raises(sx.SeqrecError, match=said):
         sx.train(**arguments | changed, progress=False)
     assert not any(tmp_path.iterdir())
+
+
+ODD: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "a folder to export": (lambda _: sx.export("runs/x"), "export takes what train, load or"),
+    "a precision": (lambda e: sx.export(e.run, item_precision="int4"), "item_precision is 'int4'"),
+    "a run to verify": (lambda e: sx.verify(e.run), "verify takes what export gives, found"),
+    "a seed": (lambda e: sx.verify(e, seed="a"), "seed is 'a'; give a whole number"),
+    "an address": (lambda e: sx.verify(e, client="localhost:8001"), "client takes a Client, as"),
+    "no run": (lambda _: sx.load(None), "path is None; give the path of a folder"),
+    "a path to read": (lambda _: sx.read(Path("log.csv")), "the text READER:PATH, found PosixPath"),
+    "columns": (lambda _: sx.read("table:x", columns="user=uid"), "give a dict of the log's"),
+    "no rows": (lambda e: sx.Run.of(e.run).call(None), "takes a list of rows, found NoneType"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_a_wrong_kind_of_argument_is_refused_in_one_sentence(
+    what: str, exports: Callable[[str], Exported]
+) -> None:
+    call, said = ODD[what]
+    exported = exports("sasrec")
+    before = (exported.folder / "export.json").read_bytes()
+    with pytest.raises(sx.SeqrecError, match=said):
+        call(exported)
+    assert (exported.folder / "export.json").read_bytes() == before
+
+
+def test_build_refuses_what_comes_after_the_training_before_it(
+    interactions: sx.Interactions, tmp_path: Path
+) -> None:
+    for late in ({"top_k": 0}, {"item_precision": "int4"}, {"keep": 0}, {"keep": "a"}):
+        wrong: dict[str, Any] = late
+        with pytest.raises(sx.SeqrecError, match=f"{next(iter(late))} is "):
+            sx.build("sasrec", interactions, tmp_path / "run", tmp_path / "models", **wrong)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_folder_where_one_is_has_a_name(
+    exports: Callable[[str], Exported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = exports("sasrec").run
+    monkeypatch.chdir(run.path)
+    assert sx.load(".").path.samefile(run.path)
+
+
+def test_a_log_shows_itself_in_a_line(interactions: sx.Interactions) -> None:
+    shown = repr(interactions)
+    assert "\n" not in shown
+    assert f"{len(interactions):,} events of {len(interactions.user_ids):,} users" in shown
 
 
 def test_progress_is_lines_for_a_function_and_none_when_quiet(

@@ -59,6 +59,8 @@ def call(
     """
     if isinstance(rows, Mapping):
         raise SeqrecError(f"{model} takes a list of rows, found one row; put it in brackets")
+    if not isinstance(rows, Sequence):
+        raise SeqrecError(f"{model} takes a list of rows, found {type(rows).__name__}")
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise SeqrecError(

@@ -79,6 +79,11 @@ class Interactions:
         is_field = name in {of.name for of in fields(self)}
         return getattr(self, name) if is_field else self.columns.get(name)
 
+    def __repr__(self) -> str:
+        users, items = len(self.user_ids), len(self.item_ids)
+        found = f"{len(self):,} events of {users:,} users with {items:,} items"
+        return f"<Interactions of {self.source}: {found}>"
+
     def __len__(self) -> int:
         return len(self.users)
 

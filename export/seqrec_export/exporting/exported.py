@@ -37,7 +37,7 @@ from seqrec_export.folders import (
 )
 from seqrec_export.models.model import Model
 from seqrec_export.models.registry import source_files
-from seqrec_export.models.settings import TOP_K
+from seqrec_export.models.settings import ITEM_PRECISION, TOP_K
 from seqrec_export.training.train import Run, alone, library_versions
 
 DEFAULT_TOP_K = 100
@@ -108,6 +108,7 @@ def _export_run(
     asked, top_k = top_k, min(top_k, run.vocabularies["items"].num_rows)
     if item_precision is None:
         item_precision = last.get("item_precision", DEFAULT_ITEM_PRECISION)
+    item_precision = ITEM_PRECISION.checked(item_precision)
     if last and item_precision != last["item_precision"]:
         report(f"{run.model.name}: item vectors in {item_precision}, not {last['item_precision']}")
     graphs = _graphs(run, top_k, item_precision)

@@ -14,6 +14,7 @@ from numbers import Real
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from seqrec_export.contract import ItemPrecision
 from seqrec_export.errors import SeqrecError
 
 _LONGEST_SHOWN = 60  # characters of a wrong value
@@ -205,6 +206,8 @@ def settings_of(config: type[Any]) -> Mapping[str, Setting]:
 # fail there with errors of their own.
 SEED = Setting(name="seed", kind=int, range=Range(low=0, high=2**32 - 1))
 TOP_K = Setting(name="top_k", kind=int, range=Range(low=1, high=1_000_000))
+KEEP = Setting(name="keep", kind=int, range=Range(low=1, high=1_000_000))
+ITEM_PRECISION = Setting(name="item_precision", kind=ItemPrecision)
 WIDTH = Range(low=1, high=4_096)
 WINDOW = Range(low=1, high=10_000)
 SHARE = Range(low=0, high=1, below=True)

@@ -34,6 +34,16 @@ def read(spec: str, columns: Mapping[str, str] | None = None) -> Interactions:
     name becomes an extra column.
     Raises SeqrecError for an unknown reader, a missing file, and whatever is wrong in the file.
     """
+    if not isinstance(spec, str):
+        raise SeqrecError(
+            f"read takes the text READER:PATH, found {type(spec).__name__}; write "
+            '"movielens:ratings.dat" for example; from_frame takes a DataFrame'
+        )
+    if columns is not None and not isinstance(columns, Mapping):
+        raise SeqrecError(
+            f"columns is {columns!r}; give a dict of the log's columns by name, as "
+            '{"user": "uid", "item": "sku"}'
+        )
     if not spec.strip():
         raise SeqrecError("the log has no name; write READER:PATH, or synthetic")
     name, _, rest = spec.partition(":")
