@@ -249,3 +249,20 @@ def test_the_module_of_the_caller_stays_as_it_was(tmp_path: Path) -> None:
     import_module(net, tmp_path / "sums", name="sums", items=ITEMS, window=WINDOW)
     assert net.training
     assert net.places.dtype == torch.float64
+
+
+@pytest.mark.parametrize("net", [Sums, len])
+def test_what_is_no_module_is_refused_by_name(net: Any, tmp_path: Path) -> None:
+    with pytest.raises(SeqrecError, match=f"found {net.__name__}; give an nn.Module"):
+        import_module(net, tmp_path / "x", name="x", items=ITEMS)
+
+
+def test_what_is_not_a_run_is_never_replaced(tmp_path: Path) -> None:
+    script, folder = tmp_path / "train.py", tmp_path / "papers"
+    script.write_text("precious")
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("precious")
+    for path, said in ((script, "is not a folder"), (folder, "holds thesis.tex and is not a run")):
+        with pytest.raises(SeqrecError, match=said):
+            import_module(Sums(len(ITEMS) + 1, "last"), path, name="x", items=ITEMS, window=WINDOW)
+    assert script.read_text() == (folder / "thesis.tex").read_text() == "precious"

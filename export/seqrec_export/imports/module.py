@@ -175,6 +175,11 @@ def import_module(
     if it gives something else, in float32 or in float64.
     """
     path = Path(path)
+    if not isinstance(net, nn.Module):
+        raise SeqrecError(
+            f"import_module takes a torch module, found {getattr(net, '__name__', type(net))}; "
+            "give an nn.Module that is made already, with its weights"
+        )
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise SeqrecError(
             f"the name {name!r} cannot be a folder's name; take letters, digits, _ and -"

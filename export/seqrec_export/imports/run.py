@@ -16,6 +16,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import remove, replace_folder, sha256_json
 from seqrec_export.models.model import Metric, Model
 from seqrec_export.training.run import Run, alone, library_versions, write_run
+from seqrec_export.training.unfinished import require_place
 
 # Nobody knows how large somebody else's scores are: near 100, float32 has steps of 8e-6.
 IMPORT_TOLERANCE = Tolerance(2e-5, 1e-6)
@@ -83,6 +84,7 @@ def write_import(
     """Write the run folder at `path`, in place of the run that was there, and return it.
 
     It has no figures: the tool that trained the network has them, and `source` names that tool.
+    Raises SeqrecError if something lies there that is not a run.
     """
     state = {name: t.detach().clone().contiguous() for name, t in net.state_dict().items()}
     fingerprint = _hash(state, vocabularies)
@@ -110,6 +112,7 @@ def write_import(
     staging = path.with_name(f".{path.name}.importing")
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path):
+        require_place(path)
         remove(staging)
         staging.mkdir()
         try:
