@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,8 @@ def test_a_run_folder_makes_nobody_import_anything(
     with pytest.raises(SeqrecError, match=r"is a run of caser, not of foreign"):
         load(run, registry.find("evil:MODEL"))
     assert (site / "imported").exists(), "what the caller names is imported"
+
+
+def test_a_config_is_a_class() -> None:
+    with pytest.raises(SeqrecError, match=r"the config of sasrec is .*; give the class itself"):
+        replace(MODELS["sasrec"], config=MODELS["sasrec"].config())

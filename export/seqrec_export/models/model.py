@@ -97,3 +97,8 @@ class Model:
                 f"a model is called {self.name!r}, which names folders and identifiers; give it "
                 "small letters, digits and _, a letter first"
             )
+        if not isinstance(self.config, type):
+            raise SeqrecError(
+                f"the config of {self.name} is {self.config!r}; give the class itself, a frozen "
+                "dataclass that extends Settings"
+            )
