@@ -1,5 +1,6 @@
 """A module that was trained elsewhere is served as it answers itself."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,19 @@ def test_it_goes_through_the_gate_and_is_served(sums: Exported, tmp_path: Path) 
 
 
 def test_its_folder_does_not_hold_its_code(sums: Exported) -> None:
-    with pytest.raises(SeqrecError, match="sums"):
+    with pytest.raises(SeqrecError, match=r"'sums', a module that .* call import_module again"):
         load(sums.run.path)
+
+
+def test_a_run_of_another_model_is_never_replaced(sums: Exported, tmp_path: Path) -> None:
+    shutil.copytree(sums.run.path, tmp_path / "sums")
+    before = (tmp_path / "sums" / "weights.safetensors").read_bytes()
+    net = Sums(len(ITEMS) + 1, "last")
+    told: dict[str, Any] = {"items": ITEMS, "window": WINDOW}
+    with pytest.raises(SeqrecError, match="holds a run of sums, not of other"):
+        import_module(net, tmp_path / "sums", name="other", **told)
+    assert (tmp_path / "sums" / "weights.safetensors").read_bytes() == before
+    import_module(net, tmp_path / "sums", name="sums", **told)
 
 
 def test_graphs_of_ones_own(tmp_path: Path) -> None:
@@ -190,6 +202,16 @@ class GivesNan(nn.Module):
         return torch.full((len(items), len(ITEMS) + 1), torch.nan)
 
 
+class GivesWholeNumbers(nn.Module):
+    def forward(self, items: Tensor) -> Tensor:
+        return torch.zeros(len(items), len(ITEMS) + 1, dtype=torch.int64)
+
+
+class LooksUp(nn.Module):
+    def forward(self, items: Tensor) -> Tensor:
+        return {}["scores"]
+
+
 class GivesNothing(nn.Module):
     def forward(self, items: Tensor) -> None:
         return None
@@ -202,7 +224,12 @@ class GivesNothing(nn.Module):
         (OnlyFloat32, "in float64: "),
         (GivesNan, "not finite"),
         (GivesNothing, "gives NoneType"),
-        (lambda: Sums(len(ITEMS), "last"), r"gives \(2, 60\); it has to give scores of 61"),
+        (GivesWholeNumbers, "scores, floats"),
+        (LooksUp, "in float32: 'scores'"),
+        (
+            lambda: Sums(len(ITEMS), "last"),
+            r"gives \(2, 60\); it has to give scores, .* of 61",
+        ),
     ],
 )
 def test_a_module_that_does_not_do_is_refused_before_anything_is_written(
@@ -224,6 +251,10 @@ def test_a_module_that_does_not_do_is_refused_before_anything_is_written(
         ({"graphs": lambda top_k: {}}, "one has to be called sums"),
         ({"name": "a/b"}, "a/b"),
         ({"window": 0}, "window is 0"),
+        ({"name": "sasrec"}, "sasrec is a model of seqrec-export"),
+        ({"tolerance": 1e-3}, "tolerance is 0.001; give a Tolerance"),
+        ({"items": "abc"}, "items is one text"),
+        ({"held_out": {"history_item_ids": ["a"]}}, "held_out is one request"),
         ({"padding": "middle"}, "padding is 'middle'"),
         ({"first_row": -1}, "first_row is -1"),
         ({"padding_row": 0.5}, "padding_row is 0.5"),

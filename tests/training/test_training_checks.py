@@ -21,6 +21,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation.ranking import basket_metrics, retrieval_metrics
 from seqrec_export.evaluation.ratings import rating_metrics
 from seqrec_export.folders import read_json
+from seqrec_export.models.caser import Caser
 from seqrec_export.models.registry import MODELS
 from seqrec_export.models.settings import settings_of
 from seqrec_export.training import fit as training
@@ -255,3 +256,37 @@ def test_notes_of_a_training_are_said(tmp_path: Path) -> None:
     assert ended.exit_code == 0
     assert "note: 1 users have a single event" in ended.stderr
     assert json.loads(ended.stdout)["sasrec"]["test"]["targets"] == 20
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda value: value.repeat(3), r"has the shape \(3,\); take its mean"),
+        (lambda value: value.detach(), "do not detach it"),
+        (float, "gives float"),
+        (lambda value: None, "gives NoneType"),
+    ],
+)
+def test_a_loss_that_is_not_a_number_to_lower_is_named(
+    loss: Any, said: str, log: Interactions, tmp_path: Path
+) -> None:
+    class Wrong(Caser):
+        def loss(self, batch: Any) -> Any:
+            return loss(super().loss(batch))
+
+    model = replace(MODELS["caser"], net=Wrong)
+    with pytest.raises(SeqrecError, match=f"caser: loss has to give one number.*{said}"):
+        train(model, log, small_config("caser"), tmp_path / "wrong", progress=False)
+
+
+def test_to_go_on_and_to_drop_at_once_is_refused(log: Interactions, tmp_path: Path) -> None:
+    with pytest.raises(SeqrecError, match="take one of them"):
+        train(
+            MODELS["caser"],
+            log,
+            small_config("caser"),
+            tmp_path / "both",
+            resume=True,
+            retrain=True,
+            progress=False,
+        )

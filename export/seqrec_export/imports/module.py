@@ -27,13 +27,23 @@ from seqrec_export.imports.run import (
     vocabulary_of,
     write_import,
 )
-from seqrec_export.models import wire
+from seqrec_export.models import registry, wire
 from seqrec_export.models.settings import WINDOW, Range, Setting
 from seqrec_export.nn import layers
 from seqrec_export.nn.ragged import Ragged, compact
 from seqrec_export.training.run import Run
 
 Padding = Literal["left", "right"]
+# What a module of somebody else may raise when it is called.
+_CALL_ERRORS = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
 _WINDOW = Setting(name="window", kind=int, range=WINDOW)
 _PADDING = Setting(name="padding", kind=Padding)
 _ROW = Setting(name="row", kind=int, range=Range(low=0, high=2**40))
@@ -184,6 +194,14 @@ def import_module(
         raise SeqrecError(
             f"the name {name!r} cannot be a folder's name; take letters, digits, _ and -"
         )
+    if name in registry.OWN or name in registry.IMPORTED:
+        raise SeqrecError(f"{name} is a model of seqrec-export; give yours another name")
+    if not isinstance(tolerance, Tolerance):
+        raise SeqrecError(f"tolerance is {tolerance!r}; give a Tolerance, as Tolerance(2e-5, 1e-6)")
+    if isinstance(items, str):
+        raise SeqrecError(f"items is one text, {items[:60]!r}; give a list of ids")
+    if isinstance(held_out, Mapping):
+        raise SeqrecError("held_out is one request; give a list of requests")
     _WINDOW.checked(window)
     _PADDING.checked(padding)
     _ROW.checked(padding_row, "padding_row")
@@ -272,8 +290,8 @@ def _try(net: NextItem, name: str) -> None:
         for kind, one in (("float32", net), ("float64", copy.deepcopy(net).double())):
             try:
                 raw = _raw(one, history)
-            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-                said = " ".join(str(error).split())
+            except _CALL_ERRORS as error:
+                said = " ".join(str(error).split()) or type(error).__name__
                 raise SeqrecError(
                     f"{name}: the module cannot be called with (2, {net.window}) rows"
                     f"{' and (2,) lengths' * net.takes_lengths} in {kind}: {said}"
@@ -284,12 +302,13 @@ def _try(net: NextItem, name: str) -> None:
                 (raw.dim() == 2 or (raw.dim() == 3 and raw.shape[1] == net.window))
                 and raw.shape[0] == 2
                 and raw.shape[-1] >= needed
+                and raw.is_floating_point()
             )
             if not right:
                 raise SeqrecError(
-                    f"{name}: the module gives {shape}; it has to give scores of {needed:,} "
-                    f"rows or more ({num_items:,} items from row {net.first_row}), as (2, V) or "
-                    f"(2, {net.window}, V)"
+                    f"{name}: the module gives {shape}; it has to give scores, floats, "
+                    f"of {needed:,} rows or more ({num_items:,} items from row {net.first_row}), "
+                    f"as (2, V) or (2, {net.window}, V)"
                 )
             if not one.scores(history).isfinite().all():
                 raise SeqrecError(

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from seqrec_export.contract import Graph, Tolerance
 from seqrec_export.data.vocabulary import Vocabulary
 from seqrec_export.errors import SeqrecError
-from seqrec_export.folders import remove, replace_folder, sha256_json
+from seqrec_export.folders import read_json, remove, replace_folder, sha256_json
 from seqrec_export.models.model import Metric, Model
-from seqrec_export.training.run import Run, alone, library_versions, write_run
+from seqrec_export.training.run import CONFIG_FILE, Run, alone, library_versions, write_run
 from seqrec_export.training.unfinished import require_place
 
 # Nobody knows how large somebody else's scores are: near 100, float32 has steps of 8e-6.
@@ -95,6 +95,7 @@ def write_import(
         "source": source,
         "fingerprint": fingerprint,
         "versions": library_versions(),
+        "origin": {"imported": True},
     }
     description["key"] = sha256_json(description)
     metrics = {
@@ -113,6 +114,7 @@ def write_import(
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path):
         require_place(path)
+        _require_same_model(path, model)
         remove(staging)
         staging.mkdir()
         try:
@@ -132,6 +134,19 @@ def write_import(
         metrics=metrics,
         held_out=tuple(rows),
     )
+
+
+def _require_same_model(path: Path, model: Model) -> None:
+    """Raise SeqrecError if the run at `path` is of another model: nobody meant to replace it."""
+    file = path / CONFIG_FILE
+    try:
+        found = read_json(file).get("model") if file.exists() else model.name
+    except (ValueError, AttributeError):
+        return  # a damaged run, of which nobody knows what it was
+    if found != model.name:
+        raise SeqrecError(
+            f"{path} holds a run of {found}, not of {model.name}; give another folder, or remove it"
+        )
 
 
 def _hash(state: Mapping[str, Tensor], vocabularies: Mapping[str, Vocabulary]) -> str:

@@ -127,7 +127,11 @@ def _typed(kind: Any, value: Any) -> Any:
         right = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
         found = [kind(value)] if right and (kind is float or int(value) == value) else []
     else:
-        assert kind in (bool, str, NoneType), f"settings have no type {kind}"
+        if kind not in (bool, str, NoneType):
+            raise SeqrecError(
+                f"a setting cannot be of the type {getattr(kind, '__name__', kind)}; take int, "
+                "float, bool, str, a Literal, a tuple of them, or None next to one"
+            )
         found = [value] if isinstance(value, kind) else []
     if not found:
         raise ValueError

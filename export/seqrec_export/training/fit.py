@@ -119,6 +119,19 @@ class _Clock:
         }
 
 
+def _require_loss(name: str, loss: Any) -> None:
+    """Raise SeqrecError if a network's loss is not a number that training can lower."""
+    if not isinstance(loss, Tensor):
+        found = f"gives {type(loss).__name__}"
+    elif loss.ndim:
+        found = f"has the shape {tuple(loss.shape)}; take its mean"
+    elif not loss.requires_grad:
+        found = "does not depend on any parameter; do not detach it"
+    else:
+        return
+    raise SeqrecError(f"{name}: loss has to give one number as a tensor, and {found}")
+
+
 class _Fit(lightning.LightningModule):
     def __init__(self, model: Model, net: Any, dataset: Dataset, config: Any, seed: int) -> None:
         super().__init__()
@@ -151,6 +164,7 @@ class _Fit(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         loss: Tensor = self.net.loss(batch)
         if self._loss_sum is None:
+            _require_loss(self.model.name, loss)
             self._loss_sum = torch.zeros_like(loss.detach())
         self._loss_sum += loss.detach()
         self._steps += 1

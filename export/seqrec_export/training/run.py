@@ -248,6 +248,11 @@ def _known(path: Path, name: str, origin: Any) -> Model:
     """The model of that name in this installation: only its own list decides."""
     if name in registry.IMPORTED or name in registry.names():
         return registry.find(name)
+    if isinstance(origin, dict) and origin.get("imported"):
+        raise SeqrecError(
+            f"{path} is a run of {name[:100]!r}, a module that another program imported; its code "
+            "is not in the folder: call import_module again"
+        )
     said = origin.get("model", "") if isinstance(origin, dict) else ""
     said = f" (it says: of {str(said)[:100]})" if said else ""
     raise SeqrecError(

@@ -97,6 +97,10 @@ def require(model: Model, interactions: Interactions) -> None:
 def _inputs(model: Model, config: Any) -> tuple[Spec, ...]:
     """What requests for the model itself hold."""
     graphs = model.graphs(config, 1)
+    if not isinstance(graphs, Mapping) or not graphs:
+        raise SeqrecError(
+            f"{model.name}: graphs gives {type(graphs).__name__}; it has to give Graphs by name"
+        )
     if model.name not in graphs:
         raise SeqrecError(
             f"{model.name} has the graphs {', '.join(graphs)}; call one of them {model.name}"
@@ -149,6 +153,8 @@ def train(
     unfinished one without `resume`; `retrain` drops that. It also raises if there is nothing to
     train on or to choose the epoch by. A training that diverges is removed.
     """
+    if resume and retrain:
+        raise SeqrecError("resume goes on with a training and retrain drops it; take one of them")
     config, seed = resolved(model, config), SEED.checked(seed)
     require(model, interactions)
     description = {
