@@ -52,7 +52,7 @@ def test_a_damaged_export_is_refused_and_nothing_is_written(
     path.write_bytes({"truncated": data[:-1], "one bit": data, "absent": b""}[damage])
     if damage == "absent":
         path.unlink()
-    with pytest.raises(SeqrecError, match=rf"caser_scorer was not verified.*\({file}\)"):
+    with pytest.raises(SeqrecError, match=rf"caser_scorer is not as it was verified.*\({file}\)"):
         publish(damaged, folder)
     assert content(folder) == before
 

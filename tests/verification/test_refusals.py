@@ -156,5 +156,5 @@ def test_a_request_that_ends_the_process_stays_in_repro(
     again = subprocess.run([sys.executable, kept], capture_output=True, check=False)
     assert again.returncode == ended.returncode
     assert not (folder / "parity.json").exists()
-    with pytest.raises(SeqrecError, match="was not verified"):
+    with pytest.raises(SeqrecError, match="is not as it was verified"):
         publish(exported, tmp_path / "repository")
