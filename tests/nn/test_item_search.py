@@ -291,5 +291,5 @@ def test_large_weights_lie_at_pages_of_a_file_that_is_verified(
     assert published.read_bytes() == data.read_bytes()
     with data.open("r+b") as file:
         file.write(b"\1")
-    with pytest.raises(SeqrecError, match="not verified"):
+    with pytest.raises(SeqrecError, match="not as it was verified"):
         publish(exported, tmp_path / "repository")

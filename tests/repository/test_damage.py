@@ -70,10 +70,10 @@ def test_the_weights_beside_a_large_model_are_looked_at_as_well(
     whole = data.read_bytes()
     for part in (whole[:-1], b""):
         data.write_bytes(part)
-        with pytest.raises(SeqrecError, match=r"not verified.*\(model\.onnx\.data\)"):
+        with pytest.raises(SeqrecError, match=r"not as it was verified.*\(model\.onnx\.data\)"):
             publish(large, tmp_path / "repository")
     data.unlink()
-    with pytest.raises(SeqrecError, match=r"not verified.*\(model\.onnx\.data\)"):
+    with pytest.raises(SeqrecError, match=r"not as it was verified.*\(model\.onnx\.data\)"):
         publish(large, tmp_path / "repository")
     data.write_bytes(whole)
     assert publish(large, tmp_path / "repository")[0].new
