@@ -277,16 +277,3 @@ def test_a_loss_that_is_not_a_number_to_lower_is_named(
     model = replace(MODELS["caser"], net=Wrong)
     with pytest.raises(SeqrecError, match=f"caser: loss has to give one number.*{said}"):
         train(model, log, small_config("caser"), tmp_path / "wrong", progress=False)
-
-
-def test_to_go_on_and_to_drop_at_once_is_refused(log: Interactions, tmp_path: Path) -> None:
-    with pytest.raises(SeqrecError, match="take one of them"):
-        train(
-            MODELS["caser"],
-            log,
-            small_config("caser"),
-            tmp_path / "both",
-            resume=True,
-            retrain=True,
-            progress=False,
-        )

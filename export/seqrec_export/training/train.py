@@ -153,8 +153,6 @@ def train(
     unfinished one without `resume`; `retrain` drops that. It also raises if there is nothing to
     train on or to choose the epoch by. A training that diverges is removed.
     """
-    if resume and retrain:
-        raise SeqrecError("resume goes on with a training and retrain drops it; take one of them")
     config, seed = resolved(model, config), SEED.checked(seed)
     require(model, interactions)
     description = {
