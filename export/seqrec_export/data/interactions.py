@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class Interactions:
     event_type_ids: tuple[str, ...] = ()
     user_features: pd.DataFrame | None = None  # U rows, in the order of user_ids
     item_features: pd.DataFrame | None = None  # V rows, in the order of item_ids
+    item_table: Path | None = None  # a file in which the reader finds more about items, if asked
     sessions: Sessions | None = None
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (N,) each
     source: str  # what was read, for people
@@ -97,7 +99,7 @@ class Interactions:
 
 
 _ROLES = frozenset({"user", "item", "time", "rating", "event_type"})  # of a table's columns
-_NOT_DATA = frozenset({"source", "notes", "unreadable"})
+_NOT_DATA = frozenset({"source", "notes", "unreadable", "item_table"})
 
 
 def _digest(digest: Any, name: str, value: Any) -> None:

@@ -16,7 +16,7 @@ from seqrec_export.data.readers.columns import Columns
 from seqrec_export.data.readers.times import OPTIONS
 from seqrec_export.errors import SeqrecError
 
-_FRAME = "the frame"  # in messages; its rows are counted from 1
+FRAME = "the frame"  # in messages; its rows are counted from 1
 
 
 def from_frame(
@@ -46,22 +46,25 @@ def from_frame(
                 f"{role} is {type(name).__name__}; give the name of a column of the frame"
             )
     time_options = {name: mapping.pop(name) for name in OPTIONS if name in mapping}
-    names, columns_of = _opened(frame)
-    found = table.resolved(_FRAME, names, mapping)
+    names, columns_of = opened(frame)
+    found = table.resolved(FRAME, names, mapping)
     wanted = list(dict.fromkeys(found.values()))
     read = pa.table({name: plain(columns_of(name)) for name in wanted})
     if not read.num_rows:
-        raise SeqrecError(f"{_FRAME} has columns ({', '.join(names)}) and no rows")
-    data = Columns(path=_FRAME, layout=None, table=read)
+        raise SeqrecError(f"{FRAME} has columns ({', '.join(names)}) and no rows")
+    data = Columns(path=FRAME, layout=None, table=read)
     try:
         return table.interactions(data, found, mapping, time_options, source="a frame")
     except pa.ArrowException as error:
         said = " ".join(str(error).split())
-        raise SeqrecError(f"{_FRAME} cannot be read: {said}; convert its columns") from error
+        raise SeqrecError(f"{FRAME} cannot be read: {said}; convert its columns") from error
 
 
-def _opened(frame: Any) -> tuple[Sequence[str], Any]:
-    """The names of a frame's columns, and what gives one of them to Arrow."""
+def opened(frame: Any, what: str = "a log") -> tuple[Sequence[str], Any]:
+    """The names of a frame's columns, and what gives one of them to Arrow.
+
+    Raises SeqrecError if it is no frame, from which `what` cannot be made.
+    """
     if isinstance(frame, pd.DataFrame):
         names = [str(name) for name in frame.columns]
         return names, lambda name: _of_pandas(frame.iloc[:, names.index(name)], name)
@@ -70,7 +73,7 @@ def _opened(frame: Any) -> tuple[Sequence[str], Any]:
     if not isinstance(frame, pa.Table):
         if not hasattr(frame, "__arrow_c_stream__"):
             raise SeqrecError(
-                f"a log is made of a DataFrame of pandas or polars, or an Arrow table, found "
+                f"{what} is made of a DataFrame of pandas or polars, or an Arrow table, found "
                 f"{type(frame).__name__}"
             )
         try:
@@ -86,20 +89,20 @@ def _opened(frame: Any) -> tuple[Sequence[str], Any]:
 def _of_pandas(series: pd.Series[Any], name: str) -> pa.ChunkedArray:
     """A column for Arrow; NaN and NaT are missing. Raises SeqrecError if its types are mixed."""
     if isinstance(series.dtype, pd.PeriodDtype):  # which Arrow takes for numbers
-        raise SeqrecError(f"{_FRAME}: column {name} holds periods; give it .dt.to_timestamp()")
+        raise SeqrecError(f"{FRAME}: column {name} holds periods; give it .dt.to_timestamp()")
     try:
         array = pa.Array.from_pandas(series)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         said = " ".join(str(error).split())
         raise SeqrecError(
-            f"{_FRAME}: column {name} cannot be read: {said}; give it values of one type"
+            f"{FRAME}: column {name} cannot be read: {said}; give it values of one type"
         ) from error
     if pa.types.is_timestamp(array.type) and series.dtype == object:
         # Arrow would read all of them as if they had a zone.
         zones = {value.tzinfo is None for value in series.dropna() if isinstance(value, datetime)}
         if len(zones) > 1:
             raise SeqrecError(
-                f"{_FRAME}: column {name} holds times with a zone and without one; convert them to "
+                f"{FRAME}: column {name} holds times with a zone and without one; convert them to "
                 "one zone"
             )
     return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])

@@ -43,7 +43,7 @@ def read(path: Path) -> Interactions:
     times = _times(log)
     notes += tuple(log.notes)
     del log
-    user_features, item_features = None, None
+    user_features, item_features, item_table = None, None, None
     optional = Optional()
     with optional.part("customers", "user_features"):
         customers, more = _pick(transactions.parent, "customers")
@@ -56,6 +56,7 @@ def read(path: Path) -> Interactions:
         notes += more
         if articles is not None:
             items, item_features, more = _article_features(articles, items)
+            item_table = articles
             notes += more
     return Interactions(
         user_ids=as_ids(users),
@@ -66,6 +67,7 @@ def read(path: Path) -> Interactions:
         nanoseconds=times.nanoseconds,
         user_features=user_features,
         item_features=item_features,
+        item_table=item_table,
         source=f"hm:{path}",
         notes=notes
         + times.notes

@@ -17,6 +17,7 @@ from seqrec_export.errors import SeqrecError
 
 RATINGS = ("userId", "movieId", "rating", "timestamp")
 PAIRS = ("userId", "movieId")
+MOVIES = ("movies.dat", "movies.csv")  # next to the ratings
 DOUBLE_COLON = ("userId", "_1", "movieId", "_2", "rating", "_3", "timestamp")
 
 
@@ -57,6 +58,7 @@ def read(path: Path) -> Interactions:
         ratings=ratings,
         event_types=None if types is None else types.astype(np.int32),
         event_type_ids=type_ids,
+        item_table=None if pairs else next(filter(Path.is_file, map(path.with_name, MOVIES)), None),
         source=f"movielens:{path}",
         notes=tuple(columns.notes)
         + times.notes
