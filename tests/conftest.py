@@ -19,6 +19,7 @@ from seqrec_export.repository.publish import publish
 from seqrec_export.serving.server import Server
 from seqrec_export.training.train import load, train
 from seqrec_export.verification.gate import refused, verify
+from support.attributes import attributes
 from support.copies import copy
 from support.served import (
     EMBEDDED,
@@ -56,7 +57,7 @@ def exports(
             if not made.exists():
                 config = small_config(name)
                 run = train(MODELS[name], interactions, config, folder / name, progress=False)
-                exported = export_run(run, TOP_K)
+                exported = export_run(run, TOP_K, attributes=attributes(run, interactions))
                 assert not refused(exported, verify(exported))
                 made.touch()
         return find_export(load(folder / name))

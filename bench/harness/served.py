@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from seqrec_export.exporting.exported import graphs_of
 from seqrec_export.models.registry import MODELS
 from seqrec_export.testing.served import (
     LOWEST,
@@ -55,5 +56,5 @@ def small_config(name: str, **other: Any) -> Any:
 GRAPHS = {
     name: (model, graph)
     for model in MODELS
-    for name, graph in MODELS[model].graphs(small_config(model), TOP_K).items()
+    for name, graph in graphs_of(MODELS[model], small_config(model), TOP_K).items()
 }

@@ -6,8 +6,8 @@ golden requests and the random requests of the parity check are derived from the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from seqrec_export.errors import SeqrecError
@@ -49,6 +49,7 @@ class Spec:
     vocabulary: str | None = None  # strings only: whose ids these are
     aligned_with: str | None = None  # float32 only: the list with whose last events these go
     usual: tuple[float, float] = (-3.0, 3.0)  # numbers only: what a caller would plausibly send
+    narrows: bool = False  # whether it says what may come back, and nothing of the user
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ class Graph:
     # Of a graph that ranks: (B, V) scores before its top-k, with which the gate compares.
     reference_scores: Callable[..., Tensor] | None = None
     int8_search: Callable[[Any], Any] | None = None  # of a network: `function` takes it as `search`
+    # Of data.attributes.Attribute: the graphs that search the same items, but only among some.
+    filtered: Callable[[Sequence[Any]], dict[str, Graph]] | None = None
+    tables: Mapping[str, Tensor] = field(default_factory=dict)  # of `function`, and no network's
     item_precision: ItemPrecision = "float32"
 
     def __post_init__(self) -> None:

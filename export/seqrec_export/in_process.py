@@ -20,7 +20,13 @@ from seqrec_export.clients.packing import Row
 from seqrec_export.clients.rows import Signature
 from seqrec_export.contract import Graph
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exporting.exported import DEFAULT_TOP_K, EXPORT_FILE, Exported, find_export
+from seqrec_export.exporting.exported import (
+    DEFAULT_TOP_K,
+    EXPORT_FILE,
+    Exported,
+    find_export,
+    graphs_of,
+)
 from seqrec_export.exporting.runtime import answer, session
 from seqrec_export.exporting.triton_config import model_config
 from seqrec_export.models.settings import TOP_K
@@ -95,7 +101,7 @@ class Run(training.Run):
             graphs: Mapping[str, Graph] = exported.graphs
         else:
             most = min(top_k, self.vocabularies["items"].num_rows)
-            graphs = self.model.graphs(self.config, most)
+            graphs = graphs_of(self.model, self.config, most)
         if name not in graphs:
             raise SeqrecError(f"{self.path} has no graph {name!r}; it has {', '.join(graphs)}")
         graph = graphs[name]

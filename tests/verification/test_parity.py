@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from seqrec_export.data.vocabulary import Vocabulary
 from seqrec_export.exporting.exported import Exported
+from seqrec_export.verification import filter_cases
 from seqrec_export.verification.cases import (
     BATCHES,
     CANDIDATES,
@@ -185,7 +186,7 @@ def test_every_pair_of_sizes_and_contents_is_tried(served: Served) -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_request_holds_what_its_class_says(served: Served, name: str) -> None:
     if why_not(name, served.graph):
-        assert name in {"extreme numbers", "unequal lists"}
+        assert name in {"extreme numbers", "unequal lists", *filter_cases.CLASSES}
         return
     rng, ids = np.random.default_rng(0), set(served.vocabularies["items"].ids)
     case = Case(name=name, batch=64, length=20, candidates=20)
@@ -208,6 +209,7 @@ def test_a_request_holds_what_its_class_says(served: Served, name: str) -> None:
         "extreme numbers": {"known"},
         "mixed lengths": {"known", "padding"},
         "unequal lists": {"known"},
+        **{one: {"known"} for one in filter_cases.CLASSES},
     }
     assert {kind for kind, found in kinds.items() if found} == expected[name]
     if name == "one unknown id":

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from seqrec_export.contract import ITEM_PRECISIONS, Graph, ItemPrecision
+from seqrec_export.data.attributes import Attribute
 from seqrec_export.errors import SeqrecError
+from seqrec_export.exporting.kept_attributes import (
+    read_attributes,
+    write_attributes,
+)
 from seqrec_export.exporting.onnx_export import DATA_FILE, MODEL_FILE, export_graph
 from seqrec_export.exporting.triton_config import (
     CONFIG_FILE,
@@ -35,6 +40,7 @@ from seqrec_export.folders import (
     write_json,
     write_text,
 )
+from seqrec_export.models.filtered import vocabularies_of
 from seqrec_export.models.model import Model
 from seqrec_export.models.registry import source_files
 from seqrec_export.models.settings import ITEM_PRECISION, TOP_K
@@ -52,6 +58,8 @@ _SOURCES = (
     "exporting/row_checks.py",
     "contract.py",
     "nn/item_search.py",
+    "nn/filtered_search.py",
+    "models/filtered.py",
     "models/wire.py",
     "models/retrieval.py",
     "exporting/onnx_export.py",
@@ -64,9 +72,13 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """One run's graphs as ONNX files."""
+    """One run's graphs as ONNX files.
+
+    The vocabularies of `run` are also those of the attributes.
+    """
 
     run: Run = field(repr=False)
+    attributes: tuple[Attribute, ...] = field(repr=False)
     top_k: int
     item_precision: ItemPrecision
     folder: Path
@@ -88,17 +100,24 @@ def export_run(
     top_k: int | None = None,
     item_precision: ItemPrecision | None = None,
     report: Report = lambda _: None,
+    *,
+    attributes: Sequence[Attribute] | None = None,
 ) -> Exported:
     """Export every graph of a run, unless an export of the same weights and code is there.
 
-    Without `top_k` or `item_precision`, they are those of the last export of the run.
+    `attributes` are those that callers can filter by. Without them, or `top_k` or `item_precision`,
+    they are those of the last export of the run.
     """
     with alone(run.path):
-        return _export_run(run, top_k, item_precision, report)
+        return _export_run(run, top_k, item_precision, attributes, report)
 
 
 def _export_run(
-    run: Run, top_k: int | None, item_precision: ItemPrecision | None, report: Report
+    run: Run,
+    top_k: int | None,
+    item_precision: ItemPrecision | None,
+    attributes: Sequence[Attribute] | None,
+    report: Report,
 ) -> Exported:
     folder = run.path / "onnx"
     last = _last_export(folder, needed=top_k is None or item_precision is None)
@@ -111,8 +130,12 @@ def _export_run(
     item_precision = ITEM_PRECISION.checked(item_precision)
     if last and item_precision != last["item_precision"]:
         report(f"{run.model.name}: item vectors in {item_precision}, not {last['item_precision']}")
-    graphs = _graphs(run, top_k, item_precision)
-    key = _export_key(run, top_k, item_precision)
+    if attributes is None:
+        attributes = read_attributes(folder, run.vocabularies["items"])
+    attributes = tuple(attributes)
+    key = _export_key(run, top_k, item_precision, attributes)
+    run = _with_attributes(run, attributes)
+    graphs = _graphs(run, top_k, item_precision, attributes)
     files = {name: file_hashes(folder / name) for name in graphs}
     fresh = last.get("key") != key or last.get("files") != files
     if fresh:
@@ -121,11 +144,13 @@ def _export_run(
         remove(beside)
         try:
             _write(run, graphs, {"key": key, **made}, beside, report)
+            write_attributes(beside, attributes, run.vocabularies["items"])
             replace_folder(beside, folder)
         finally:
             remove(beside)  # after a full disk, a part of an export would only fill it
     return Exported(
         run=run,
+        attributes=attributes,
         top_k=top_k,
         item_precision=item_precision,
         folder=folder,
@@ -157,21 +182,41 @@ def find_export(run: Run) -> Exported:
     folder = run.path / "onnx"
     with alone(run.path):
         last = _last_export(folder, needed=True)
-    if not last:
-        raise SeqrecError(f"{run.path} holds no export; run `seqrec-export export` first")
+        if not last:
+            raise SeqrecError(f"{run.path} holds no export; run `seqrec-export export` first")
+        attributes = read_attributes(folder, run.vocabularies["items"])
     top_k, item_precision = last["top_k"], last["item_precision"]
+    run = _with_attributes(run, attributes)
     return Exported(
         run=run,
+        attributes=attributes,
         top_k=top_k,
         item_precision=item_precision,
         folder=folder,
-        graphs=_graphs(run, top_k, item_precision),
+        graphs=_graphs(run, top_k, item_precision, attributes),
         fresh=False,
     )
 
 
-def _graphs(run: Run, top_k: int, item_precision: ItemPrecision) -> dict[str, Graph]:
-    graphs = run.model.graphs(run.config, top_k)
+def _with_attributes(run: Run, attributes: Sequence[Attribute]) -> Run:
+    if not attributes:
+        return run
+    return replace(run, vocabularies={**run.vocabularies, **vocabularies_of(attributes)})
+
+
+def graphs_of(
+    model: Model, config: Any, top_k: int, attributes: Sequence[Attribute] = ()
+) -> dict[str, Graph]:
+    """The graphs that a model has, and those that are derived from them."""
+    own = model.graphs(config, top_k)
+    more = (graph.filtered(attributes) for graph in own.values() if graph.filtered is not None)
+    return {name: graph for graphs in (own, *more) for name, graph in graphs.items()}
+
+
+def _graphs(
+    run: Run, top_k: int, item_precision: ItemPrecision, attributes: Sequence[Attribute]
+) -> dict[str, Graph]:
+    graphs = graphs_of(run.model, run.config, top_k, attributes)
     scale = run.model.tolerance_scale(run.net)
     return {
         name: graph.with_precision(item_precision).with_tolerance_scale(scale)
@@ -222,7 +267,9 @@ def _source_hash(model: Model) -> str:
     return digest.hexdigest()
 
 
-def _export_key(run: Run, top_k: int, item_precision: ItemPrecision) -> str:
+def _export_key(
+    run: Run, top_k: int, item_precision: ItemPrecision, attributes: Sequence[Attribute]
+) -> str:
     vocabularies = sorted((run.path / "vocabulary").glob("*.parquet"))
     return sha256_json(
         {
@@ -231,6 +278,10 @@ def _export_key(run: Run, top_k: int, item_precision: ItemPrecision) -> str:
             "vocabularies": [sha256_file(file) for file in vocabularies],
             "top_k": top_k,
             "item_precision": item_precision,
+            "attributes": [
+                [of.name, of.vocabulary.ids, hashlib.sha256(of.values.tobytes()).hexdigest()]
+                for of in attributes
+            ],
             "source": _source_hash(run.model),
             "versions": library_versions(),
         }

@@ -1,14 +1,16 @@
-"""The three graphs of a model that recommends from its catalogue."""
+"""The graphs of a model that recommends from its catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from seqrec_export.contract import EMBEDDING_TOLERANCE, SCORE_TOLERANCE, Graph, Spec, Tolerance
 from seqrec_export.models import wire
+from seqrec_export.models.filtered import Retrieval
 from seqrec_export.nn import layers
 from seqrec_export.nn.item_search import Catalogue, Search, best_items, exact, int8_search
 from seqrec_export.nn.ragged import Ragged
@@ -36,6 +38,8 @@ def retrieval_graphs(
 ) -> dict[str, Graph]:
     """`<name>`, `<name>_encoder` and `<name>_scorer`; the first input is the history.
 
+    An export adds `<name>_filtered` and `<name>_similar_items`.
+
     Unless `keep_seen`, the fused graph removes what the history holds, all of it and not only the
     model's window. It answers with popularity if it knows no item of the history.
     """
@@ -57,17 +61,25 @@ def retrieval_graphs(
         return (*best_items(search, net.catalogue, user, top_k, seen, known), known)
 
     user = wire.user_embedding(dim)
+    fused = Graph(
+        name=name,
+        meaning=f"the next items for a history{left_out}",
+        function=recommend,
+        inputs=inputs,
+        outputs=(*wire.ranked_items(top_k), wire.KNOWN_ITEMS),
+        tolerance=tolerance,
+        reference_scores=reference_scores,
+        int8_search=lambda net: int8_search(net.catalogue, top_k),
+    )
+    retrieval = Retrieval(
+        graph=fused,
+        top_k=top_k,
+        encode=lambda net, history, *rest: net.encode(history, *rest),
+        known=lambda history, *rest: layers.known_items(history),
+        removes_seen=not keep_seen,
+    )
     return {
-        name: Graph(
-            name=name,
-            meaning=f"the next items for a history{left_out}",
-            function=recommend,
-            inputs=inputs,
-            outputs=(*wire.ranked_items(top_k), wire.KNOWN_ITEMS),
-            tolerance=tolerance,
-            reference_scores=reference_scores,
-            int8_search=lambda net: int8_search(net.catalogue, top_k),
-        ),
+        name: replace(fused, filtered=retrieval.graphs),
         f"{name}_encoder": history_encoder(name, inputs, user),
         f"{name}_scorer": candidate_scorer(name, user, tolerance),
     }

@@ -24,6 +24,7 @@ from seqrec_export.data.vocabulary import NUM_RESERVED, UNKNOWN
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.evaluation.ranking import basket_baselines, basket_metrics
 from seqrec_export.models import wire
+from seqrec_export.models.filtered import Retrieval
 from seqrec_export.models.model import Batch, Metric, Model
 from seqrec_export.models.next_item import NextItem
 from seqrec_export.models.retrieval import candidate_scorer
@@ -187,17 +188,26 @@ def graphs(config: TwoTowerConfig, top_k: int) -> dict[str, Graph]:
         name="item_embedding",
         meaning="the article in the space of user_embedding, unit length",
     )
+    fused = Graph(
+        name="two_tower",
+        meaning="the articles nearest to a customer at a time of the year",
+        function=recommend,
+        inputs=query,
+        outputs=(*wire.ranked_items(top_k), known),
+        tolerance=_UNIT_TOLERANCE,
+        reference_scores=reference_scores,
+        int8_search=lambda net: int8_search(net.catalogue, top_k),
+    )
+    retrieval = Retrieval(
+        graph=fused,
+        top_k=top_k,
+        encode=TwoTower.encode,
+        known=lambda user, *rest: known_user(user),
+        removes_seen=False,
+        shop=lambda net: Catalogue(net.item_index, popularity=net.log_q),
+    )
     return {
-        "two_tower": Graph(
-            name="two_tower",
-            meaning="the articles nearest to a customer at a time of the year",
-            function=recommend,
-            inputs=query,
-            outputs=(*wire.ranked_items(top_k), known),
-            tolerance=_UNIT_TOLERANCE,
-            reference_scores=reference_scores,
-            int8_search=lambda net: int8_search(net.catalogue, top_k),
-        ),
+        "two_tower": replace(fused, filtered=retrieval.graphs),
         "two_tower_encoder": Graph(
             name="two_tower_encoder",
             meaning="a customer at a time of the year as a vector of unit length",

@@ -79,6 +79,59 @@ SCORES = Spec(
     ragged=True,
     meaning="one score a candidate, higher is better; an unknown candidate has the lowest float32",
 )
+EXCLUDED = Spec(
+    name="exclude_item_ids",
+    dtype="string",
+    shape=("batch", "excluded"),
+    ragged=True,
+    vocabulary="items",
+    narrows=True,
+    meaning="items that must not come back, such as what is out of stock; any number",
+)
+ALLOWED = Spec(
+    name="allow_item_ids",
+    dtype="string",
+    shape=("batch", "allowed"),
+    ragged=True,
+    vocabulary="items",
+    narrows=True,
+    meaning="if there are any, only these may come back; if the model knows none of them, nothing",
+)
+KEEP_SEEN = Spec(
+    name="keep_seen",
+    dtype="int32",
+    shape=("batch", 1),
+    narrows=True,
+    meaning="1: what the history holds may come back; 0: it may not",
+    usual=(0, 1),
+)
+QUERY = Spec(
+    name="query_item_ids",
+    dtype="string",
+    shape=("batch", "length"),
+    ragged=True,
+    vocabulary="items",
+    meaning="the item that others are compared with, or a few: the mean of their directions",
+)
+KNOWN_QUERY = Spec(
+    name=KNOWN_ITEMS.name,
+    dtype="int32",
+    shape=("batch", 1),
+    meaning="how many of the query's ids the model knew; 0: the answer is what is popular",
+)
+
+
+def allowed_values(attribute: str, vocabulary: str) -> Spec:
+    """`allow_<attribute>`: which values of an attribute an item may have."""
+    return Spec(
+        name=f"allow_{attribute}",
+        dtype="string",
+        shape=("batch", f"allowed_{attribute}"),
+        ragged=True,
+        vocabulary=vocabulary,
+        narrows=True,
+        meaning=f"values of {attribute}; if there are any, only items with one of them come back",
+    )
 
 
 def gap_days(window: int) -> Input:

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
+from seqrec_export.nn.branches import either
 from seqrec_export.nn.layers import LOWEST, dot
-from seqrec_export.nn.ragged import Ragged, row_numbers
+from seqrec_export.nn.ragged import Ragged
 
 _CANDIDATES = 2  # times top_k: how many of the best by int8 are scored exactly
 _USER_LEVELS = 63  # two products then fit into the 16 bits in which some processors add them up
 _ITEM_LEVELS = 126  # one less than int8 has: `_whole` may add one
 _BIAS_SHARE = 0.5  # how large the bias's column is, compared with all the others together
-_MASKED = torch.iinfo(torch.int32).min
+MASKED = torch.iinfo(torch.int32).min
 _ROWS_AT_ONCE = 65_536
 
 
@@ -33,22 +34,41 @@ class Catalogue:
     vectors: Tensor  # (V, D)
     bias: Tensor | None = None  # (V,)
     popularity: Tensor | None = None  # (V,)
+    scale: Tensor | None = None  # (V,) what products are multiplied with
 
     def scores(self, user: Tensor) -> Tensor:
         """(B, D) -> (B, V): of all items."""
-        return F.linear(user, self.vectors, self.bias)
+        if self.scale is None:
+            return F.linear(user, self.vectors, self.bias)
+        scores = F.linear(user, self.vectors) * self.scale
+        return scores if self.bias is None else scores + self.bias
 
     def score(self, user: Tensor, candidates: Ragged) -> Tensor:
         """(B, D), item indices -> (N,): of each candidate, for the user of its row."""
         scores = dot(self.vectors, user, candidates)
+        if self.scale is not None:
+            scores = scores * self.scale.index_select(0, candidates.values)
         if self.bias is None:
             return scores
         return scores + self.bias.index_select(0, candidates.values)
 
+    def of_candidates(self, user: Tensor, items: Tensor) -> Tensor:
+        """(B, D), (B, W) item indices -> (B, W) scores, reserved indices at LOWEST."""
+        scores = torch.matmul(F.embedding(items, self.vectors), user[:, :, None])
+        if self.scale is not None:
+            scores = scores * F.embedding(items, self.scale[:, None])
+        return (scores + F.embedding(items, self.masked_bias()[:, None])).squeeze(2)
+
+    def by_cosine(self) -> Catalogue:
+        """The same items; with a vector of unit length, the scores are cosines."""
+        norms = self.vectors.square().sum(dim=1).sqrt()
+        tiny = torch.finfo(torch.float32).tiny
+        return Catalogue(self.vectors, popularity=self.popularity, scale=1 / norms.clamp(min=tiny))
+
     def masked_bias(self) -> Tensor:
         """(V,) with reserved indices at LOWEST. ONNX Runtime computes it once, at load."""
         bias = self.vectors.new_zeros(len(self.vectors)) if self.bias is None else self.bias
-        return _without_reserved(bias)
+        return without_reserved(bias)
 
 
 class Search(Protocol):
@@ -80,7 +100,7 @@ def best_items(
     if known is not None and catalogue.popularity is not None:
         # A row without a known item has seen none, so all such rows get the same answer, which
         # ONNX Runtime computes once, at load.
-        popularity, popular = _without_reserved(catalogue.popularity).topk(top_k)
+        popularity, popular = without_reserved(catalogue.popularity).topk(top_k)
         scores = torch.where(known > 0, scores, popularity)
         items = torch.where(known > 0, items, popular)
     return torch.where(scores > LOWEST, items, PAD), scores
@@ -90,31 +110,38 @@ def exact(
     catalogue: Catalogue, user: Tensor, top_k: int, seen: Ragged | None
 ) -> tuple[Tensor, Tensor]:
     """The search over all vectors as they are."""
-
-    def of_many(user: Tensor, vectors: Tensor, bias: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
-        scores = F.linear(user, vectors, bias)
-        if seen:
-            items, ends = seen
-            scores = _masked(scores, row_numbers(items, ends), items, LOWEST)
-        return tuple(scores.topk(top_k, dim=1))
-
-    def of_one(user: Tensor, vectors: Tensor, bias: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
-        scores = torch.matmul(vectors, user[:, :, None]).squeeze(2) + bias
-        if seen:
-            items, _ = seen
-            scores = _masked(scores, torch.zeros_like(items), items, LOWEST)
-        return tuple(scores.topk(top_k, dim=1))
-
-    lists = () if seen is None else (seen.values, seen.ends)
-    operands = (user, catalogue.vectors, catalogue.masked_bias(), *lists)
-    if not torch.compiler.is_exporting():
-        scores, items = of_many(*operands)
-    else:
-        # ONNX Runtime rearranges a matrix on the right for many rows when it loads it, and then
-        # takes twice as long for one row. It reads a matrix on the left as it is.
-        size = torch.onnx.ops.symbolic("Size", (user,), dtype=torch.int64, shape=(), version=13)
-        scores, items = torch.cond(size == user.shape[1], of_one, of_many, operands)
+    scores = products(catalogue, user)
+    if seen is not None:
+        scores = masked(scores, seen.rows, seen.values, LOWEST)
+    scores, items = scores.topk(top_k, dim=1)
     return scores, items
+
+
+def products(catalogue: Catalogue, user: Tensor) -> Tensor:
+    """(B, D) -> (B, V) scores of all items, reserved indices at LOWEST."""
+    bias, scale = catalogue.masked_bias(), catalogue.scale
+
+    def of_many() -> tuple[Tensor]:
+        if scale is None:
+            return (F.linear(user, catalogue.vectors, bias),)
+        return (F.linear(user, catalogue.vectors) * scale + bias,)
+
+    def of_one() -> tuple[Tensor]:
+        scores = torch.matmul(catalogue.vectors, user[:, :, None]).squeeze(2)
+        return ((scores if scale is None else scores * scale) + bias,)
+
+    if not torch.compiler.is_exporting():
+        return of_many()[0]
+    # ONNX Runtime rearranges a matrix on the right for many rows when it loads it, and then takes
+    # twice as long for one row. It reads a matrix on the left as it is.
+    return either(size(user) == user.shape[1], of_one, of_many)[0]
+
+
+def size(tensor: Tensor) -> Tensor:
+    """() int64: how many elements. What is computed from a shape would be taken for a constant."""
+    if not torch.compiler.is_exporting():
+        return torch.tensor(tensor.numel())
+    return torch.onnx.ops.symbolic("Size", (tensor,), dtype=torch.int64, shape=(), version=13)
 
 
 class Int8Search(nn.Module):
@@ -180,29 +207,31 @@ class Int8Search(nn.Module):
         """A `Search`, which may miss an item whose score is close to the last one's."""
         coarse = self.coarse_scores(user)
         if seen is not None:
-            coarse = _masked(coarse, seen.rows, seen.values, _MASKED)
-        coarse, items = coarse.topk(_candidates(top_k), dim=1, sorted=False)
-        scores = torch.matmul(F.embedding(items, catalogue.vectors), user[:, :, None])
-        scores = (scores + F.embedding(items, catalogue.masked_bias()[:, None])).squeeze(2)
-        scores, places = torch.where(coarse > _MASKED, scores, LOWEST).topk(top_k, dim=1)
+            coarse = masked(coarse, seen.rows, seen.values, MASKED)
+        coarse, items = coarse.topk(num_candidates(top_k), dim=1, sorted=False)
+        scores = catalogue.of_candidates(user, items)
+        scores, places = torch.where(coarse > MASKED, scores, LOWEST).topk(top_k, dim=1)
         return scores, items.gather(1, places)
 
 
 def int8_search(catalogue: Catalogue, top_k: int) -> Search:
     """`Int8Search`, or `exact` if the candidates would be the whole catalogue."""
-    return Int8Search(catalogue) if _candidates(top_k) < len(catalogue.vectors) else exact
+    return Int8Search(catalogue) if num_candidates(top_k) < len(catalogue.vectors) else exact
 
 
-def _candidates(top_k: int) -> int:
+def num_candidates(top_k: int) -> int:
+    """How many of the best by int8 are scored exactly."""
     return _CANDIDATES * top_k + NUM_RESERVED
 
 
-def _without_reserved(scores: Tensor) -> Tensor:
+def without_reserved(scores: Tensor) -> Tensor:
+    """(V,) -> (V,) with reserved indices at LOWEST."""
     reserved = torch.arange(NUM_RESERVED, device=scores.device)
     return scores.index_fill(0, reserved, LOWEST)
 
 
-def _masked(scores: Tensor, rows: Tensor, items: Tensor, lowest: float) -> Tensor:
+def masked(scores: Tensor, rows: Tensor, items: Tensor, lowest: float) -> Tensor:
+    """(B, V), (N,) rows, (N,) item indices -> (B, V), these cells at the lowest score."""
     return scores.index_put((rows, items), scores.new_full((1,), lowest))
 
 

@@ -77,8 +77,8 @@ def _running(numbers: Tensor) -> Tensor:
     numbers = numbers.to(torch.int64)
     lanes, length = numbers.shape
     size = (length // _BLOCK + 2) * _BLOCK  # two blocks at least: torch.export would bake in one
-    zeros = numbers.new_zeros(lanes, 2 * _BLOCK - 1)
-    padded = torch.cat([zeros[:, :1], numbers, zeros], dim=1)[:, :size]
+    zero, zeros = (numbers.new_zeros(lanes, count) for count in (1, 2 * _BLOCK - 1))
+    padded = torch.cat([zero, numbers, zeros], dim=1)[:, :size]
     within = padded.view(lanes, -1, _BLOCK).cumsum(dim=2)
     totals = within[..., -1]
     return (within + (totals.cumsum(dim=1) - totals)[..., None]).flatten(1)

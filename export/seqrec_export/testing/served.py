@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seqrec_export.contract import USER_EMBEDDING, Graph, Spec
 from seqrec_export.data.vocabulary import Vocabulary
-from seqrec_export.exporting.exported import Exported
+from seqrec_export.exporting.exported import Exported, graphs_of
 from seqrec_export.exporting.runtime import answer, session
 from seqrec_export.verification.reference import PyTorch
 
@@ -21,6 +21,7 @@ Tensors = dict[str, NDArray[Any]]
 LOWEST = np.finfo(np.float32).min
 TOLERANCE = 1e-5
 ODD_NUMBERS = np.array([np.nan, np.inf, -np.inf, 0.0, 3e38, -3e38, -1e-38], np.float32)
+_WITHOUT_FILTER = 0.6  # of the rows, for each filter
 _STRANGE = ("no such id", "寿司", "ÿ", " ", "00")
 
 
@@ -65,7 +66,11 @@ class Served:
     def parallel(self) -> list[str]:
         """The history and the lists that are parallel to it."""
         lists = {name: spec for name, spec in self.inputs.items() if spec.ragged}
-        return [name for name, spec in lists.items() if "candidates" not in spec.shape]
+        return [
+            name
+            for name, spec in lists.items()
+            if "candidates" not in spec.shape and not spec.narrows
+        ]
 
     @property
     def ranks(self) -> bool:
@@ -88,7 +93,7 @@ class Served:
     def with_top_k(self, top_k: int) -> Graph:
         """The same graph with another number of answers."""
         run = self.exported.run
-        return run.model.graphs(run.config, top_k)[self.graph.name]
+        return graphs_of(run.model, run.config, top_k, self.exported.attributes)[self.graph.name]
 
     def request(
         self,
@@ -109,6 +114,9 @@ class Served:
             size = length if not unequal else int(rng.integers(0, length + 3))
             shape = [sizes.get(a, size) if isinstance(a, str) else a for a in spec.shape]
             tensors[name] = self._values(rng, spec, shape, odd, known, padding)
+            if spec.narrows and spec.ragged:  # else nearly no answer would have an item
+                without = rng.random((batch, 1)) < _WITHOUT_FILTER
+                tensors[name] = np.where(without, "", tensors[name]).astype(object)
         return tensors
 
     def _values(

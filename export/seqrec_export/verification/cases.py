@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from seqrec_export.contract import Graph, Spec
 from seqrec_export.data.raw_requests import Request, last_columns
 from seqrec_export.data.vocabulary import Vocabulary
+from seqrec_export.verification import filter_cases
 
 BATCHES = (1, 2, 7, 64)
 CANDIDATES = (0, 1, 1000)
@@ -40,6 +41,7 @@ CLASSES: Mapping[str, str] = {
     "extreme numbers": "NaN, infinities and numbers at the end of their range",
     "mixed lengths": "rows of every length, padded at the end as in a client's batch",
     "unequal lists": "lists that should be parallel, of unequal length",
+    **filter_cases.CLASSES,
 }
 
 
@@ -109,6 +111,8 @@ def why_not(name: str, graph: Graph) -> str:
         return "the graph takes no lists"
     if name == "unequal lists" and len(_parallel(lists)) < 2:
         return "the graph takes no parallel lists"
+    if name in filter_cases.CLASSES and not any(spec.narrows for spec in graph.inputs):
+        return "the graph takes no filters"
     return ""
 
 
@@ -119,7 +123,7 @@ def _lists(graph: Graph) -> list[Spec]:
 
 def _parallel(lists: list[Spec]) -> list[Spec]:
     """The history and what is parallel to it."""
-    return [spec for spec in lists if "candidates" not in spec.shape]
+    return [spec for spec in lists if "candidates" not in spec.shape and not spec.narrows]
 
 
 def draw(
@@ -132,7 +136,11 @@ def draw(
         "candidates": case.candidates,
     }
     request: Request = {}
+    filters = filter_cases.Filters(case.name, case.batch, vocabularies, rng)
     for spec in graph.inputs:
+        if spec.narrows:
+            request[spec.name] = filters.draw(spec)
+            continue
         shape: list[int] = []
         for axis in spec.shape:
             if isinstance(axis, int):
@@ -232,6 +240,8 @@ def _shorten(request: Request, graph: Graph, rng: np.random.Generator) -> None:
     """Cut each row to a random length, and pad it at the end; parallel lists alike."""
     real: dict[bool, NDArray[np.int64]] = {}
     for spec in _lists(graph):
+        if spec.narrows:
+            continue
         values = request[spec.name]
         of_candidates = "candidates" in spec.shape
         if of_candidates not in real:
@@ -266,16 +276,19 @@ def every_id(
         for start in range(0, len(ids), batch * width):
             chunk = ids[start : start + batch * width]
             request = draw(graph, vocabularies, rng, case)
-            yield request | {spec.name: np.resize(chunk, request[spec.name].shape)}, len(chunk)
+            yield request | {spec.name: np.resize(chunk, (batch, width))}, len(chunk)
 
 
 def stack(graph: Graph, rows: list[dict[str, Any]]) -> Request:
     """Rows of raw values by input (None: unknown) -> one request, shorter lists padded at the end.
 
     Numbers that are aligned with a list are right-aligned: the last event's number comes last.
+    Filters are left out.
     """
     request: Request = {}
     for spec in graph.inputs:
+        if spec.narrows:
+            continue
         lists = [row[spec.name] for row in rows]
         if spec.aligned_with:
             numbers = [[np.nan if item is None else item for item in items] for items in lists]
@@ -309,7 +322,16 @@ def alone(graph: Graph, request: Request, row: int) -> Request:
 
 def among(request: Request, strangers: Request, row: int) -> Request:
     """One row as the last one, after all rows of the strangers."""
-    return {
-        name: np.concatenate([strangers[name], values[row : row + 1]])
-        for name, values in request.items()
-    }
+    both: Request = {}
+    for name, values in request.items():
+        one, others = values[row : row + 1], strangers[name]
+        width = max(one.shape[1], others.shape[1])  # filters may have any
+        both[name] = np.concatenate([_widened(others, width), _widened(one, width)])
+    return both
+
+
+def _widened(values: NDArray[Any], width: int) -> NDArray[Any]:
+    if values.shape[1] == width:
+        return values
+    padding = np.full((len(values), width - values.shape[1]), "", object)
+    return np.concatenate([values, padding], axis=1)

@@ -32,6 +32,7 @@ from seqrec_export.exporting.runtime import (
     why_no_cuda,
 )
 from seqrec_export.folders import remove, write_json
+from seqrec_export.models.wire import HISTORY, QUERY
 from seqrec_export.report.page import REPORT_FILE, ModelReport, write_report
 from seqrec_export.training.train import library_versions
 from seqrec_export.verification.cases import (
@@ -46,6 +47,7 @@ from seqrec_export.verification.cases import (
     stack,
     why_not,
 )
+from seqrec_export.verification.filter_cases import Filters
 from seqrec_export.verification.golden import GOLDEN_FILE, write_golden
 from seqrec_export.verification.parity import (
     Comparison,
@@ -131,7 +133,7 @@ class _Gate:
 
     def run(self) -> Verdict:
         verdict, run = self.verdict, self.exported.run
-        state = run.net.state_dict()
+        state = {**run.net.state_dict(), **self.graph.tables}
         if isinstance(search := self.graph.search(run.net), Module):
             state |= search.state_dict()
         verdict.findings, cpu_nodes = check_files(
@@ -316,11 +318,13 @@ class _Gate:
         """Real rows: what held-out events were preceded by."""
         rows = list(self.exported.run.held_out)
         reason = "" if rows else "the run holds no held-out rows"
-        names = {spec.name for spec in self.graph.inputs}
+        names = {spec.name for spec in self.graph.inputs if not spec.narrows}
         encoder = self.exported.graphs.get(f"{self.exported.run.model.name}_encoder")
         if rows and USER_EMBEDDING in names and encoder is not None:
             vectors = self.net.answer(encoder, stack(encoder, rows))[USER_EMBEDDING]
             rows = [row | {USER_EMBEDDING: v} for row, v in zip(rows, vectors, strict=True)]
+        if rows and QUERY.name in names and HISTORY.name in rows[0]:
+            rows = [row | {QUERY.name: row[HISTORY.name][-1:]} for row in rows]
         if rows and not names <= rows[0].keys():
             reason = f"the log has no {', '.join(sorted(names - rows[0].keys()))}"
         if reason:
@@ -328,6 +332,8 @@ class _Gate:
             return
         for size in (1, 7, len(rows)):
             request = stack(self.graph, rows[:size])
+            filters = Filters(HELD_OUT, len(rows[:size]), self.exported.run.vocabularies, self.rng)
+            request |= {s.name: filters.draw(s) for s in self.graph.inputs if s.narrows}
             self._compare(providers, HELD_OUT, f"{HELD_OUT}, the first {size}", request)
 
     def _every_id(self, providers: list[Provider]) -> None:

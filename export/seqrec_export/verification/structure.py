@@ -43,7 +43,7 @@ _ELEMENT_TYPES = {
     "int32": TensorProto.INT32,
 }
 _CUDA_KERNELS = Path(__file__).with_name("cuda_kernels.json")
-_WEIGHTS = (TensorProto.FLOAT, TensorProto.INT8)
+_WEIGHTS = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT32)
 _UNREADABLE = (OSError, UnicodeDecodeError, text_format.ParseError)
 _MOSTLY = 0.5  # a table with so many rows of a parameter is that parameter, with wrong rows
 
@@ -211,11 +211,18 @@ def _contract(files: _Files) -> Iterator[str]:
 def _vocabulary(files: _Files) -> Iterator[str]:
     """Every id is looked up and given back as the run numbered it."""
     nodes = {node.output[0]: node for node in files.model.graph.node if node.output}
-    by_input = {node.input[0]: node for node in files.model.graph.node if node.input}
+    by_input = {name: node for node in files.model.graph.node for name in node.input[:1]}
+    joined = {
+        name: by_input.get(node.output[0])
+        for node in files.model.graph.node
+        if node.op_type == "Concat"
+        for name in node.input
+    }
     tables = {t.name: t for t in files.model.graph.initializer}
     for spec in files.graph.inputs:
         if spec.vocabulary is not None:
-            yield from _lookup(spec, by_input.get(spec.name), files.vocabularies[spec.vocabulary])
+            node = joined.get(spec.name) or by_input.get(spec.name)
+            yield from _lookup(spec, node, files.vocabularies[spec.vocabulary])
     for spec in files.graph.outputs:
         if spec.vocabulary is None:
             continue
