@@ -35,6 +35,15 @@ def read_log(plan: Plan) -> Interactions:
     return interactions
 
 
+def note_other_version(run: Run, plan: Plan, therefore: str) -> None:
+    """Say if the repository serves another version of a run's model than its last export."""
+    from seqrec_export.exporting.exported import find_export
+    from seqrec_export.repository.describe import not_served
+
+    if other := not_served(find_export(run), plan.repository):
+        note(f"note: {other}; {therefore}")
+
+
 def metric_row(run: Run) -> tuple[Any, ...]:
     """The cells under METRIC_COLUMNS, with the baseline next to them."""
     model, metrics = run.model, run.metrics

@@ -245,6 +245,12 @@ def test_embed_writes_every_user_in_the_logs_order(built: Path, tmp_path: Path) 
     ]
 
 
+def test_embed_items_reads_no_log(built: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vectors.npy"
+    said = outcome("embed", "--items", "-m", "sasrec", *where(built)[:2], "--out", str(out))
+    assert said["items"] == len(np.load(out)) == len(pq.read_table(said["table"])) <= 80
+
+
 def test_recommend_asks_a_running_server(built: Path, tmp_path: Path) -> None:
     shop = generate(users=200, items=80, events=3000, seed=2)
     most = np.argsort(-np.bincount(shop.items), kind="stable")[:3]  # which every model knows

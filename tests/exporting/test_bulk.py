@@ -1,4 +1,4 @@
-"""The vectors of all users in a file: its name, who writes it, and what a full disk costs."""
+"""The vectors of all users or items in a file: its name, who writes it, what a full disk costs."""
 
 import shutil
 import subprocess
@@ -12,9 +12,10 @@ import pytest
 from seqrec_export import locks
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exporting.embed import embed_users, vector_files
+from seqrec_export.exporting.embed import embed_items, embed_users, vector_files
 from seqrec_export.exporting.exported import Exported
 from seqrec_export.folders import read_json, write_json
+from seqrec_export.in_process import Run as Answering
 from seqrec_export.training.train import Run, load
 from support.commands import run as command
 from support.disks import fill, small_disk
@@ -98,11 +99,11 @@ def test_vectors_of_another_log_are_not_gone_on_with(
         embed_users(run, interactions, out, batch_size=7, progress=stop_at(150))
     state = tmp_path / ".a.npy.json"
     write_json(state, read_json(state) | {"data": "another"})
-    with pytest.raises(SeqrecError, match="begun with another model or log"):
+    with pytest.raises(SeqrecError, match="begun with another model, log"):
         embed_users(run, interactions, out, resume=True)
     said: list[str] = []
     with pytest.raises(Stopped):
-        embed_users(run, interactions, out, progress=stop_at(1), report=said.append)
+        embed_users(run, interactions, out, batch_size=7, progress=stop_at(1), report=said.append)
     assert "starts over" in said[0]
     assert not state.exists(), "or the other log would go on from vectors that are not its own"
 
@@ -154,3 +155,42 @@ def test_a_full_disk_is_named_and_what_was_written_stays(
             for file in (found, table):
                 file.unlink()
     assert {"..npy.part", "..parquet.part"} <= files
+
+
+@pytest.mark.parametrize("name", ["sasrec", "caser", "two_tower"])
+def test_an_items_vector_and_a_users_make_the_score_that_the_model_gives(
+    name: str, exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    run = exports(name).run
+    file, table = embed_items(run, tmp_path / "items")
+    rows = pq.read_table(table)
+    assert rows["item_id"].to_pylist() == list(run.vocabularies["items"].ids)
+    vectors = np.load(file)
+    np.testing.assert_array_equal(np.stack(rows["embedding"].to_pylist()), vectors)
+    # As a vector store would have it: the bias is one more component, and 1 in a user's vector.
+    ones = [] if name == "two_tower" else [rows["bias"].to_numpy()[:, None]]
+    assert ("bias" in rows.column_names) == bool(ones)
+    stored = np.hstack([vectors, *ones])
+    seen = list(run.vocabularies["items"].ids[:2])
+    request = {"user_id": "u0"} if name == "two_tower" else {"history_item_ids": seen}
+    asked = Answering.of(run)
+    (user,) = asked.call([request], f"{name}_encoder")
+    (answer,) = asked.call([request])
+    scores = stored @ np.append(user["user_embedding"], [1.0] * len(ones))
+    known = rows["item_id"].to_pylist()
+    at = [known.index(item) for item in answer["item_ids"]]
+    np.testing.assert_allclose(scores[at], answer["scores"], atol=2e-5)
+    free = [
+        score
+        for item, score in zip(known, scores, strict=True)
+        if name == "two_tower" or item not in seen
+    ]
+    np.testing.assert_allclose(sorted(free)[::-1][: len(at)], answer["scores"], atol=2e-5)
+
+
+def test_a_model_without_item_vectors_says_so(
+    exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    with pytest.raises(SeqrecError, match="mlink has no item vectors"):
+        embed_items(exports("mlink").run, tmp_path / "items")
+    assert not list(tmp_path.iterdir())

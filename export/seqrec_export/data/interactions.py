@@ -90,6 +90,17 @@ class Interactions:
         return len(self.users)
 
     @cached_property
+    def asked_at(self) -> NDArray[np.int64]:
+        """(U,) when a user is asked for, if nobody says it: at the log's last event.
+
+        Seconds since 1970-01-01 UTC; in a log with sessions, at the user's own session.
+        """
+        now = np.full(len(self.user_ids), self.times.max(initial=0), np.int64)
+        if self.sessions is not None:
+            now[self.sessions.users] = self.sessions.times
+        return now
+
+    @cached_property
     def fingerprint(self) -> str:
         """Sha256 of what was read, not of the file: other columns or units make another log."""
         digest = hashlib.sha256()

@@ -1,33 +1,30 @@
-"""Every user of a log as a vector, in the log's order of users."""
+"""Every user of a log, or every item of a model, as a vector."""
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from io import SEEK_CUR
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seqrec_export import locks
 from seqrec_export.contract import USER_EMBEDDING
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.raw_requests import RawLog, require_inputs
+from seqrec_export.data.vocabulary import NUM_RESERVED
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exporting.exported import export_run
+from seqrec_export.exporting.growing import Report, alone_with, growing, hidden, whole
 from seqrec_export.exporting.runtime import answer, session
-from seqrec_export.folders import move, naming, read_json, sha256_file, sync, write_json
+from seqrec_export.folders import move, sha256_file, sync
 from seqrec_export.training.train import Run, alone
 
-_SAVE_EVERY = 20  # batches between two records of the progress
 _DTYPE = np.dtype("<f4")
-Report = Callable[[str], None]
+_ROWS_AT_ONCE = 65_536
 
 
 def vector_files(out: str | Path) -> tuple[Path, Path]:
@@ -67,29 +64,45 @@ def embed_users(
     if batch_size < 1:
         raise SeqrecError(f"--batch-size is {batch_size}; give at least 1")
     vectors, table = vector_files(out)
-    written = f"{vectors} is being written"
-    with locks.exclusive(_hidden(vectors, "lock"), written, wait=False, keep=False):
+    with alone_with(vectors):
         encoder = _Encoder(run, interactions, report)
-        part, state = _hidden(vectors, "part"), _hidden(vectors, "json")
-        for half in state.parent.glob(f".{glob.escape(state.name)}.*.part"):
-            half.unlink()  # of a process that was killed
-        done = _resume_at(part, state, encoder, resume, report)
-        if not done:
-            state.unlink(missing_ok=True)  # it says nothing about what is written from here on
-        with naming(part), part.open("r+b" if done else "wb") as file:
-            _begin_rows(file, (encoder.users, encoder.dim), done)
-            for i, start in enumerate(range(done, encoder.users, batch_size)):
-                end = min(start + batch_size, encoder.users)
-                # Not through a mapping of the file: on a full disk that kills the process.
-                file.write(np.ascontiguousarray(encoder.encode(start, end), _DTYPE).data)
+        users, head = encoder.users, _head((encoder.users, encoder.dim))
+        with growing(vectors, encoder.key, users, head, resume=resume, report=report) as grown:
+            for start in range(grown.done, users, batch_size):
+                end = min(start + batch_size, users)
+                grown.add(np.ascontiguousarray(encoder.encode(start, end), _DTYPE).data, end)
                 progress(end)
-                if i % _SAVE_EVERY == _SAVE_EVERY - 1 or end == encoder.users:
-                    file.flush()
-                    os.fsync(file.fileno())
-                    write_json(state, encoder.key | {"done": end})
-        write_vectors(interactions.user_ids, np.load(part, mmap_mode="r"), table)
+        write_vectors(interactions.user_ids, np.load(grown.path, mmap_mode="r"), table)
+        grown.finish()
+    return vectors, table
+
+
+def embed_items(run: Run, out: str | Path) -> tuple[Path, Path]:
+    """Write `out` (V, D) float32 .npy and a Parquet file next to it; returns both paths.
+
+    A row is an item that the model knows, in the order of its vocabulary: `item_id`, `embedding`,
+    and `bias` if the model has one. An item's score for a user is the dot product of their vectors,
+    plus its bias. Raises SeqrecError for a model without item vectors.
+    """
+    catalogue = getattr(run.net, "catalogue", None)
+    if catalogue is None:
+        raise SeqrecError(
+            f"{run.model.name} has no item vectors whose product with a user's vector is a score; "
+            f"ask {run.model.name} itself for scores"
+        )
+    vectors, table = vector_files(out)
+    real = catalogue.vectors.detach()[NUM_RESERVED:].cpu().numpy().astype(_DTYPE)
+    bias = catalogue.bias
+    bias = None if bias is None else bias.detach()[NUM_RESERVED:].cpu().numpy().astype(_DTYPE)
+    ids = np.array(run.vocabularies["items"].ids, dtype=object)
+    with alone_with(vectors):
+        part = hidden(vectors, "part")
+        with whole(part), part.open("wb") as file:
+            file.write(_head((len(real), real.shape[1])))
+            file.write(np.ascontiguousarray(real).data)
+        sync(part)
+        write_vectors(ids, real, table, of="item_id", bias=bias)
         move(part, vectors)
-        state.unlink(missing_ok=True)
     return vectors, table
 
 
@@ -109,9 +122,7 @@ class _Encoder:
         # What the vectors depend on.
         self.key = {"model": model, "data": interactions.fingerprint, "users": self.users}
         self._log = RawLog(interactions)
-        self._now = np.full(self.users, interactions.times.max(initial=0), np.int64)
-        if interactions.sessions is not None:
-            self._now[interactions.sessions.users] = interactions.sessions.times
+        self._now = interactions.asked_at
         self._window = getattr(run.config, "max_length", 1)
 
     def encode(self, start: int, end: int) -> NDArray[np.float32]:
@@ -123,60 +134,41 @@ class _Encoder:
         return vectors
 
 
-def _hidden(file: Path, suffix: str) -> Path:
-    return file.with_name(f".{file.name}.{suffix}")
-
-
-def _resume_at(part: Path, state: Path, encoder: _Encoder, resume: bool, report: Report) -> int:
-    """How many users are done. Raises SeqrecError if `resume` finds other work."""
-    if not (part.exists() and state.exists()):
-        return 0
-    try:
-        found = dict(read_json(state))
-        done = int(found.pop("done"))
-    except (ValueError, KeyError, TypeError):
-        found, done = {}, 0
-    if found == encoder.key and part.stat().st_size >= done * encoder.dim * _DTYPE.itemsize:
-        report(f"going on after the {done:,} users that {part} holds")
-        return done
-    if resume:
-        raise SeqrecError(
-            f"{part} was begun with another model or log; repeat without --resume to start over"
-        )
-    report(f"{part} was begun with another model or log, and starts over")
-    return 0
-
-
-def _begin_rows(file: BinaryIO, shape: tuple[int, int], done: int) -> None:
-    """Write the header of a .npy file, and go to the end of its first `done` rows."""
+def _head(shape: tuple[int, int]) -> bytes:
+    """The header of a .npy file."""
     layout = {"descr": _DTYPE.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, layout)  # type: ignore[no-untyped-call]
-    file.seek(done * shape[1] * _DTYPE.itemsize, SEEK_CUR)
-    file.truncate()
+    head = BytesIO()
+    np.lib.format.write_array_header_1_0(head, layout)  # type: ignore[no-untyped-call]
+    return head.getvalue()
 
 
-@contextmanager
-def _whole(part: Path) -> Iterator[None]:
-    """Leave nothing of a file that could not be written to its end."""
-    try:
-        with naming(part):
-            yield
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+def write_vectors(
+    ids: NDArray[np.object_],
+    vectors: NDArray[np.float32],
+    path: Path,
+    *,
+    of: str = "user_id",
+    bias: NDArray[np.float32] | None = None,
+) -> None:
+    """Write a Parquet file of (N,) ids and their (N, D) vectors, whole or not at all.
 
-
-def write_vectors(ids: NDArray[np.object_], vectors: NDArray[np.float32], path: Path) -> None:
-    """Write a Parquet file of (U,) user ids and their (U, D) vectors, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    `of` is the name of the ids' column; (N,) `bias` gets one too if it is given.
+    """
+    part = hidden(path, "part")
     dim = vectors.shape[1]
-    schema = pa.schema([("user_id", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
+    fields = [(of, pa.string()), ("embedding", pa.list_(pa.float32(), dim))]
+    schema = pa.schema(fields + [("bias", pa.float32())] * (bias is not None))
     # Neither distinct ids nor floats repeat: looking for a dictionary takes longer than writing.
-    with _whole(part), pq.ParquetWriter(part, schema, use_dictionary=False) as writer:
-        for start in range(0, len(ids), 65_536):
-            block = np.ascontiguousarray(vectors[start : start + 65_536]).reshape(-1)
-            column = pa.FixedSizeListArray.from_arrays(pa.array(block), dim)
-            names = pa.array(ids[start : start + 65_536], pa.string())
-            writer.write_table(pa.table([names, column], schema=schema))
+    with whole(part), pq.ParquetWriter(part, schema, use_dictionary=False) as writer:
+        for start in range(0, len(ids), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            block = np.ascontiguousarray(vectors[rows]).reshape(-1)
+            columns = [
+                pa.array(ids[rows], pa.string()),
+                pa.FixedSizeListArray.from_arrays(pa.array(block), dim),
+            ]
+            if bias is not None:
+                columns.append(pa.array(bias[rows]))
+            writer.write_table(pa.table(columns, schema=schema))
     sync(part)
     move(part, path)
