@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seqrec_export.contract import Graph
-from seqrec_export.exporting.exported import DEFAULT_TOP_K
+from seqrec_export.exporting.exported import DEFAULT_TOP_K, graphs_of
 from seqrec_export.exporting.triton_config import (
     CONFIG_FILE,
     CONTRACT_FILE,
@@ -21,7 +21,7 @@ CHECKED_IN = Path(__file__).parents[2] / "model_repository"
 GRAPHS = {
     name: graph
     for model in MODELS.values()
-    for name, graph in model.graphs(model.config(), DEFAULT_TOP_K).items()
+    for name, graph in graphs_of(model, model.config(), DEFAULT_TOP_K).items()
 }
 
 
