@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqrec_cli import options
+from seqrec_cli import filters, options
 from seqrec_cli.console import note
 from seqrec_cli.results import print_built, read_log
 from seqrec_export.training.reachable import require_reachable
@@ -21,8 +21,10 @@ def build(
     item_precision: options.ItemPrecision = None,
     keep: options.Keep = 3,
     runs: options.Runs = None,
+    filter_by: filters.FilterBy = None,
     users: options.Users = None,
-    items: options.Items = None,
+    items: filters.ItemsOrFile = None,
+    items_id: filters.ItemsId = None,
     events: options.Events = None,
     resume: options.Resume = False,
     retrain: options.Retrain = False,
@@ -41,6 +43,7 @@ def build(
 
     if mlflow:
         require_reachable(mlflow)
+    count, table = filters.count_and_table(items)
     plan = options.make_plan(
         config=config,
         data=data,
@@ -52,18 +55,24 @@ def build(
         repository=repository,
         top_k=top_k,
         item_precision=item_precision,
+        filter_by=filter_by,
+        items=table,
+        items_id=items_id,
         settings=settings,
-        synthetic={"users": users, "items": items, "events": events},
+        synthetic={"users": users, "items": count, "events": events},
     )
     require_place(plan.repository)
+    filters.require(plan)
+    log = read_log(plan)
     built = build_all(
         [(plan.found[name], plan.config(name)) for name in plan.models],
-        read_log(plan),
+        log,
         plan.runs,
         plan.repository,
         seed=plan.seed,
         top_k=plan.top_k,
         item_precision=plan.item_precision,
+        attributes=filters.asked_attributes(plan, log.item_ids, log),
         keep=keep,
         resume=resume,
         retrain=retrain,

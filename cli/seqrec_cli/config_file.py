@@ -5,6 +5,8 @@ models = ["sasrec"]
 preset = "ml-1m"
 top_k = 100
 item_precision = "int8"
+filter_by = ["colour", "genres:|"]
+items = "items.csv"
 
 [columns]
 user = "uid"
@@ -24,10 +26,11 @@ from seqrec_export.contract import ItemPrecision
 from seqrec_export.errors import SeqrecError
 from seqrec_export.models.settings import SEED, TOP_K, Setting
 
-_TEXTS = ("data", "preset", "runs", "repository")
+_TEXTS = ("data", "preset", "runs", "repository", "items", "items_id")
+_SEVERAL = ("models", "filter_by")  # texts, or one of them
 _KEYS: Mapping[str, Setting] = {
     **{name: Setting(name=name, kind=str) for name in _TEXTS},
-    "models": Setting(name="models", kind=str | tuple[str, ...]),
+    **{name: Setting(name=name, kind=str | tuple[str, ...]) for name in _SEVERAL},
     "seed": SEED,
     "top_k": TOP_K,
     "item_precision": Setting(name="item_precision", kind=ItemPrecision),
@@ -38,8 +41,9 @@ _TABLES = ("columns", "settings")
 def read_config(path: Path | None) -> dict[str, Any]:
     """What the file says, every value of its type; nothing without a file.
 
-    `models` is a tuple, `columns` a table or a text as after --columns. The settings of models are
-    two levels of tables; their values are not checked here. Raises SeqrecError for anything else.
+    `models` and `filter_by` are tuples, `columns` a table or a text as after --columns. The
+    settings of models are two levels of tables; their values are not checked here. Raises
+    SeqrecError for anything else.
     """
     if path is None:
         return {}
@@ -56,8 +60,9 @@ def read_config(path: Path | None) -> dict[str, Any]:
         else:
             known = ", ".join((*_KEYS, *_TABLES))
             raise SeqrecError(f"{path} sets {key!r}; it can set {known}")
-    if isinstance(content.get("models"), str):
-        content["models"] = (content["models"],)
+    for key in _SEVERAL:
+        if isinstance(content.get(key), str):
+            content[key] = (content[key],)
     return content
 
 

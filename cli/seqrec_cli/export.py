@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from seqrec_cli import options
+from typing import Annotated
+
+import typer
+
+from seqrec_cli import filters, options
 from seqrec_cli.console import note
-from seqrec_cli.results import print_built
+from seqrec_cli.results import print_built, read_log
+
+ItemsLog = Annotated[
+    str | None,
+    typer.Option("--data", help="Log that says what items are, for --filter-by: READER:PATH."),
+]
 
 
 def export(
@@ -14,12 +23,17 @@ def export(
     config: options.ConfigFile = None,
     top_k: options.TopK = None,
     item_precision: options.ItemPrecision = None,
+    filter_by: filters.FilterBy = None,
+    items: filters.ItemsFile = None,
+    items_id: filters.ItemsId = None,
+    data: ItemsLog = None,
+    columns: options.Columns = None,
     keep: options.Keep = 3,
     json: options.Json = False,
 ) -> None:
     """Export finished runs to ONNX, verify them, and publish them for Triton.
 
-    Without --top-k or --item-precision, the values of the run's last export are used.
+    Without --top-k, --item-precision or --filter-by, the values of the run's last export are used.
 
     Example: `seqrec-export export --model sasrec --top-k 50`
     """
@@ -34,20 +48,32 @@ def export(
         repository=repository,
         top_k=top_k,
         item_precision=item_precision,
+        filter_by=filter_by,
+        items=items,
+        items_id=items_id,
+        data=data,
+        columns=columns,
     )
+    filters.require(plan)
     # All runs are loaded before the first is published.
     found = [load(plan.runs / name, model) for name, model in plan.found.items()]
     require_place(plan.repository)
+    names_any = any(text.strip() for text in plan.filter_by or ())
+    log = read_log(plan) if names_any and plan.data is not None else None
+    attributes = [
+        filters.asked_attributes(plan, run.vocabularies["items"].ids, log) for run in found
+    ]
     built = [
         release(
             run,
             plan.repository,
             top_k=plan.top_k,
             item_precision=plan.item_precision,
+            attributes=of_run,
             keep=keep,
             seed=plan.seed,
             report=note,
         )
-        for run in found
+        for run, of_run in zip(found, attributes, strict=True)
     ]
     print_built(built, plan.repository, json=json)

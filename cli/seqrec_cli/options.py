@@ -131,6 +131,9 @@ class Plan:
     repository: Path
     top_k: int | None  # None: nothing is said about it
     item_precision: contract.ItemPrecision | None
+    filter_by: tuple[str, ...] | None  # None: nothing is said about it
+    items: str | None  # a table of them
+    items_id: str | None
     settings: Mapping[str, Mapping[str, Any]]  # by model
     found: Mapping[str, Model]  # by name, each of `models`
 
@@ -162,6 +165,9 @@ def make_plan(
     repository: Path | None = None,
     top_k: int | None = None,
     item_precision: str | None = None,
+    filter_by: list[str] | None = None,
+    items: str | None = None,
+    items_id: str | None = None,
     settings: list[str] | None = None,
     synthetic: Mapping[str, int | None] | None = None,
 ) -> Plan:
@@ -202,6 +208,9 @@ def make_plan(
         repository=repository or Path(file.get("repository", DEFAULT_REPOSITORY)),
         top_k=file.get("top_k") if top_k is None else TOP_K.checked(top_k, "--top-k"),
         item_precision=_item_precision(item_precision or file.get("item_precision")),
+        filter_by=file.get("filter_by") if filter_by is None else tuple(filter_by),
+        items=items or file.get("items"),
+        items_id=items_id or file.get("items_id"),
         settings=merged,
         found=found,
     )

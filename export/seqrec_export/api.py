@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec
 
 from seqrec_export import pipeline
 from seqrec_export.clients.python import Client
 from seqrec_export.contract import ItemPrecision
+from seqrec_export.data.attributes import ItemAttributes
 from seqrec_export.data.interactions import Interactions
+from seqrec_export.data.readers.item_tables import asked_attributes
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exporting.exported import (
     DEFAULT_ITEM_PRECISION,
@@ -89,15 +91,29 @@ def export(
     *,
     top_k: int | None = None,
     item_precision: ItemPrecision | None = None,
+    filter_by: str | Iterable[str] | None = None,
+    items: Any = None,
+    items_id: str | None = None,
     progress: Progress = True,
 ) -> Exported:
     """Export the graphs of a run to ONNX, into its folder, unless they lie there from the same run.
 
-    `top_k` is how many items an answer has, `item_precision` how the search holds item vectors;
-    what is None is as in the last export of the run, and at first 100 and float32.
+    `top_k` is how many items an answer has, `item_precision` how the search holds item vectors,
+    `filter_by` the attributes of items that requests can ask for, as ["colour", "genres:|"]; what
+    is None is as in the last export of the run, and at first 100, float32 and no attribute.
+    `items` says what items are: a table with the ids in the column `items_id` or one that is called
+    so (a CSV or Parquet file, or a DataFrame), or the log.
     """
     _require(run, run_folder.Run, "export takes what train, load or import_module gives")
-    return export_run(run, top_k, item_precision, report=_reporter(progress))
+    report, ids = _reporter(progress), run.vocabularies["items"].ids
+    attributes = _attributes(filter_by, ids, None, items, items_id, report)
+    return export_run(
+        run,
+        top_k,
+        item_precision,
+        report,
+        attributes=pipeline.attributes_of(run, attributes, report),
+    )
 
 
 def verify(
@@ -154,19 +170,26 @@ def build(
     mlflow: str | None = None,
     top_k: int | None = None,
     item_precision: ItemPrecision | None = None,
+    filter_by: str | Iterable[str] | None = None,
+    items: Any = None,
+    items_id: str | None = None,
     keep: int = 3,
     progress: Progress = True,
     **settings: Any,
 ) -> Built:
     """Train, export, verify and publish in a row; what was done before is not done again.
 
-    The arguments are those of the four. Raises SeqrecError for what does not pass the verification,
+    The arguments are those of the four; `filter_by` also finds what the log says of its items,
+    and `items` comes first. Raises SeqrecError for what does not pass the verification,
     which leaves the repository as it was.
     """
     TOP_K.checked(DEFAULT_TOP_K if top_k is None else top_k)  # before it trains for an hour
     ITEM_PRECISION.checked(DEFAULT_ITEM_PRECISION if item_precision is None else item_precision)
     keep, place = KEEP.checked(keep), _folder(repository, "repository")
     require_place(place)
+    _require_log(log)
+    report = _reporter(progress)
+    attributes = _attributes(filter_by, log.item_ids, log, items, items_id, report)
     run = train(
         model,
         log,
@@ -184,9 +207,10 @@ def build(
         place,
         top_k=top_k,
         item_precision=item_precision,
+        attributes=attributes,
         keep=keep,
         seed=seed,
-        report=_reporter(progress),
+        report=report,
     )
     if built.verified.refusal:
         raise SeqrecError(built.verified.refusal)
@@ -229,6 +253,20 @@ def _config(model: Model, preset: str | None, settings: Mapping[str, Any]) -> An
         )
     chosen = {} if preset is None else model.presets[preset]
     return model.config(**{**chosen, **settings})
+
+
+def _attributes(
+    filter_by: str | Iterable[str] | None,
+    ids: Any,
+    log: Interactions | None,
+    items: Any,
+    items_id: str | None,
+    report: Report,
+) -> ItemAttributes | None:
+    found = asked_attributes(filter_by, ids, log=log, items=items, items_id=items_id)
+    for text in found.notes if found else ():
+        report(f"note: {text}")
+    return found
 
 
 def _folder(path: str | Path, what: str = "path") -> Path:

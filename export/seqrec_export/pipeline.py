@@ -14,6 +14,7 @@ from typing import Any
 
 from seqrec_export.clients.python import Client
 from seqrec_export.contract import Graph, ItemPrecision
+from seqrec_export.data.attributes import Attribute, ItemAttributes
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exporting.exported import (
@@ -171,23 +172,42 @@ def verify_run(
     return Verified(exported=exported, verdicts=verdicts)
 
 
+def attributes_of(
+    run: Run, attributes: ItemAttributes | None, report: Report = quiet
+) -> tuple[Attribute, ...] | None:
+    """Those of the items that a run knows, if it is a model that can be filtered by them.
+
+    None stays None: the attributes of the run's last export.
+    """
+    if attributes is None or not attributes.columns:
+        return None if attributes is None else ()
+    graphs = run.model.graphs(run.config, DEFAULT_TOP_K).values()
+    if not any(graph.filtered for graph in graphs):
+        report(f"{run.model.name}: it does not search among all items, so there is no filter")
+        return ()
+    return attributes.of(run.vocabularies["items"])
+
+
 def release(
     run: Run,
     repository: Path,
     *,
     top_k: int | None = None,
     item_precision: ItemPrecision | None = None,
+    attributes: ItemAttributes | None = None,
     keep: int = 3,
     seed: int = 0,
     report: Report = quiet,
 ) -> Built:
     """Export, verify and publish one run; what fails the verification is not published.
 
-    Without `top_k` or `item_precision`, they are those of the last export of the run.
+    Without `top_k`, `item_precision` or `attributes`, they are those of the last export of the run.
     """
     with alone(run.path):  # nobody trains it again before it is published
         require_still(run)
-        exported = export_run(run, top_k, item_precision, report=report)
+        exported = export_run(
+            run, top_k, item_precision, report, attributes=attributes_of(run, attributes, report)
+        )
         if not exported.fresh:
             report(f"{run.model.name}: {exported.folder} is up to date, not exported again")
         verified = verify_run(exported, seed=seed, report=report)
@@ -204,6 +224,7 @@ def build_all(
     seed: int = 0,
     top_k: int | None = None,
     item_precision: ItemPrecision | None = None,
+    attributes: ItemAttributes | None = None,
     keep: int = 3,
     resume: bool = False,
     retrain: bool = False,
@@ -211,9 +232,13 @@ def build_all(
     mlflow: str | None = None,
     report: Report = quiet,
 ) -> list[Built]:
-    """Models with their configs, one after the other, from a log to the repository."""
+    """Models with their configs, one after the other, from a log to the repository.
+
+    `attributes` are of the log's items.
+    """
     plan = list(plan)
     require_all((model for model, _ in plan), log)
+    attributes = attributes or ItemAttributes.none(log.item_ids)
     built = []
     for model, config in plan:
         run = train_once(
@@ -233,6 +258,7 @@ def build_all(
             repository,
             top_k=DEFAULT_TOP_K if top_k is None else top_k,
             item_precision=item_precision or DEFAULT_ITEM_PRECISION,
+            attributes=attributes,
             keep=keep,
             seed=seed,
             report=report,

@@ -27,12 +27,14 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 NAMES = [command.__name__ for _, command in COMMANDS]
 SHOP = "synthetic:users=200,items=80,events=3000,seed=2"
 FAST = ["--set", "epochs=2"]
+FILTER_BY = ["--filter-by", "garment_group_name"]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
-    outcome("build", *where(folder), "--data", SHOP, "-m", "sasrec", "-m", "mlink", *FAST)
+    models = ["-m", "sasrec", "-m", "mlink"]
+    outcome("build", *where(folder), "--data", SHOP, *models, *FAST, *FILTER_BY)
     return folder
 
 
@@ -158,10 +160,27 @@ def test_embedding_with_ratings_needs_them_and_says_so(built: Path, tmp_path: Pa
 def test_a_second_build_trains_and_exports_nothing(built: Path) -> None:
     files = sorted(f for f in built.rglob("*.onnx"))
     before = [f.stat().st_mtime_ns for f in files]
-    again = outcome("build", *where(built), "--data", SHOP, "-m", "sasrec", "-m", "mlink", *FAST)
+    models = ["-m", "sasrec", "-m", "mlink"]
+    again = outcome("build", *where(built), "--data", SHOP, *models, *FAST, *FILTER_BY)
     assert not any(model["exported_anew"] for model in again.values())
     assert not any(g["new"] for model in again.values() for g in model["graphs"].values())
     assert [f.stat().st_mtime_ns for f in files] == before
+
+
+def test_requests_can_ask_for_the_attributes_that_a_build_names(built: Path) -> None:
+    contract = (built / "repository" / "sasrec_filtered" / "contract.json").read_text()
+    assert '"allow_garment_group_name"' in contract
+    assert "index_group_name" not in contract
+
+
+def test_export_takes_attributes_and_says_which_model_has_no_filter(
+    built: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(built / "runs", tmp_path / "runs")
+    (tmp_path / "runs/mlink/onnx/export.json").write_text("{")  # stops before seconds of work
+    result = run("export", "-m", "mlink", *where(tmp_path), "--data", SHOP, *FILTER_BY)
+    assert "mlink: it does not search among all items, so there is no filter" in result.output
+    assert "export.json is damaged" in str(result.exception)
 
 
 def test_nothing_is_published_if_a_run_is_missing(built: Path, tmp_path: Path) -> None:

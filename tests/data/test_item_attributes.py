@@ -17,7 +17,7 @@ from seqrec_export.data import attributes
 from seqrec_export.data.attributes import ItemAttributes, wanted_attributes
 from seqrec_export.data.readers import read
 from seqrec_export.data.readers.frames import from_frame
-from seqrec_export.data.readers.item_tables import read_attributes
+from seqrec_export.data.readers.item_tables import asked_attributes, read_attributes
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, Vocabulary
 from seqrec_export.errors import SeqrecError
 
@@ -138,8 +138,8 @@ def test_names_come_with_a_separator_or_without(texts: list[str], expected: dict
         ("größe", "cannot be the name"),
         ("a,,b", "cannot be the name"),
         (":|", "cannot be the name"),
-        ("item_ids", "allow_item_ids, which would be confused"),
-        ("ItemId", "allow_item_ids, which would be confused"),
+        ("item_ids", "can ask for single items by allow_item_ids anyway"),
+        ("ItemId", "which allow_ItemId would be confused with; leave ItemId out"),
         ("genres:", "the separator of genres is ''"),
         ("genres:,year", "the separator of genres is ',year'"),
         ("genres:|,genres:/", "genres with two separators"),
@@ -218,6 +218,14 @@ def test_what_looks_like_several_values_is_noted() -> None:
     assert note.endswith("if these are several values, name it as kind:|.")
     (note,) = read_attributes({"kind": "/"}, IDS, items=table).notes
     assert note == "No value of kind holds '/': each is one value."
+
+
+def test_an_item_with_many_values_is_noted() -> None:
+    for count in (8, 9):
+        frame = pd.DataFrame({"id": ["a"], "kind": [[str(i) for i in range(count)]]})
+        found = asked_attributes("kind", ("a",), items=frame)
+        assert found is not None
+        assert [note[:24] for note in found.notes] == ["An item has 9 values of "] * (count == 9)
 
 
 def test_a_log_says_what_its_items_are_and_a_table_comes_first() -> None:

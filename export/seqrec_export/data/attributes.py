@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, Vocabulary
 from seqrec_export.errors import SeqrecError
 
-# A request's row has a flag for each value, and a graph looks at an item once for each of its own.
+# A graph looks at all items once for each value of the one that has most. Of 38,000 items, a filter
+# by an attribute with 1, 8 and 64 of them took 1.4, 2.6 and 14 ms, the plain search 1.0 ms; whether
+# there were 100 distinct values or 38,000 made no difference.
 MOST_VALUES = 100_000
+MANY_VALUES_OF_AN_ITEM = 8
 MOST_VALUES_OF_AN_ITEM = 64
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _SEPARATOR_LENGTH = 3
@@ -85,12 +88,16 @@ class ItemAttributes:
     columns: Mapping[str, Values]  # of N items each
     notes: tuple[str, ...] = ()  # what was noticed when they were read, a sentence each
 
+    @classmethod
+    def none(cls, ids: Sequence[str] | NDArray[np.object_]) -> ItemAttributes:
+        """No attribute at all."""
+        return cls(ids=_texts(ids), columns={})
+
     def of(self, items: Vocabulary) -> tuple[Attribute, ...]:
         """The attributes of a model's items, by name; values that none of them has are left out.
 
         Raises SeqrecError if no item has a value, or if there are too many.
         """
-        # Without a copy if these are the very items, as they are for most models.
         rows = pc.fill_null(pc.index_in(_texts(items.ids), self.ids), -1).to_numpy()
         rows = rows.astype(np.int64)
         return tuple(
@@ -134,8 +141,8 @@ def _require_name(text: str, name: str) -> None:
         )
     if _bare(name) in ("itemids", "itemid"):
         raise SeqrecError(
-            f"--filter-by {text!r}: every graph takes allow_item_ids, which would be confused with "
-            f"allow_{name}; leave it out, or rename the column"
+            f"--filter-by {text!r}: requests can ask for single items by allow_item_ids anyway, "
+            f"which allow_{name} would be confused with; leave {name} out, or rename the column"
         )
 
 
@@ -194,5 +201,5 @@ def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _texts(ids: Sequence[str]) -> pa.Array:
+def _texts(ids: Sequence[str] | NDArray[np.object_]) -> pa.Array:
     return pa.array(ids, pa.large_string())

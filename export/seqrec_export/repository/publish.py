@@ -154,7 +154,8 @@ def _require_same_contract(exported: Exported, name: str, repository: Path) -> N
             raise SeqrecError(
                 f"{name} is published in {repository} with other {kind}s ({', '.join(changed)}: "
                 f"{before} became {after}); "
-                "its callers would break: publish into another repository, or keep dim and top-k"
+                "its callers would break: publish into another repository, or keep dim, top-k and "
+                "--filter-by"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from seqrec_export.data.attributes import ItemAttributes, Values
+from seqrec_export.data.attributes import (
+    MANY_VALUES_OF_AN_ITEM,
+    ItemAttributes,
+    Values,
+    wanted_attributes,
+)
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers.arrow_types import plain
 from seqrec_export.data.readers.columns import Columns, column_names, load, require_columns
@@ -28,6 +33,7 @@ from seqrec_export.data.readers.frames import opened
 from seqrec_export.data.readers.hm import article_ids
 from seqrec_export.data.readers.indexing import factorise
 from seqrec_export.data.readers.item_values import item_values
+from seqrec_export.data.vocabulary import Vocabulary
 from seqrec_export.errors import SeqrecError
 
 # What the column of the ids is called, the first that is there; case and underscores do not matter.
@@ -47,6 +53,49 @@ class _Source:
     read: Callable[[Sequence[str]], tuple[Columns, pa.Array, NDArray[np.int32]]]
     given: bool = False  # whether the caller chose it, and not the reader of the log
     is_movielens: bool = False
+
+
+def asked_attributes(
+    filter_by: str | Iterable[str] | None,
+    ids: Sequence[str] | NDArray[np.object_],
+    *,
+    log: Interactions | None = None,
+    items: Any = None,
+    items_id: str | None = None,
+) -> ItemAttributes | None:
+    """What a caller asks for with `filter_by`: names as `colour` or `genres:|`; None asks nothing.
+
+    `items` may also be a log. Raises SeqrecError for what `read_attributes` refuses, and for a
+    table of which nothing is asked.
+    """
+    if filter_by is None:
+        require_named(filter_by, items)
+        return None
+    if isinstance(items, Interactions):
+        log, items = items, None
+    wanted = wanted_attributes(filter_by)
+    found = read_attributes(wanted, ids, log=log, items=items, id_column=items_id)
+    # Too many values are refused now, not after the training.
+    many = [
+        f"An item has {of.values.shape[1]} values of {of.name}: filters by it look at every item "
+        "so many times."
+        for of in found.of(Vocabulary(ids))
+        if of.values.shape[1] > MANY_VALUES_OF_AN_ITEM
+    ]
+    return replace(found, notes=(*found.notes, *many))
+
+
+def require_named(filter_by: str | Iterable[str] | None, items: Any) -> None:
+    """Raise SeqrecError for names that cannot be, no file, or a table of which nothing is asked."""
+    if filter_by is not None:
+        wanted_attributes(filter_by)
+        if isinstance(items, str | Path):
+            require_file(_path(items))
+    elif items is not None:
+        raise SeqrecError(
+            "a table of items is given, and no attribute is named; name those columns of it that "
+            "answers can be filtered by, as --filter-by colour,genres:|"
+        )
 
 
 def read_attributes(
@@ -120,7 +169,7 @@ def _require_found(wanted: Mapping[str, str | None], sources: Sequence[_Source])
     if not there:
         raise SeqrecError(
             f"nothing says what {lacking[0]} an item has; give a table of the items with a column "
-            "of that name, as --items FILE (CSV or Parquet)"
+            "of that name, as --items FILE (CSV or Parquet), or the log if its reader knows it"
         )
     has = "; ".join(f"{source.what} has {_shown(source.names)}" for source in sources)
     raise SeqrecError(
@@ -233,12 +282,15 @@ def _of_log(log: Interactions) -> list[_Source]:
 
 def _given(items: Any, id_column: str | None) -> _Source:
     if isinstance(items, str | Path):
-        try:
-            path = Path(items).expanduser()
-        except RuntimeError as error:
-            raise SeqrecError(f"{items}: {error}; write the whole path") from error
-        return replace(_of_file(path, id_column), given=True)
+        return replace(_of_file(_path(items), id_column), given=True)
     return replace(_of_frame(items, id_column), given=True)
+
+
+def _path(items: str | Path) -> Path:
+    try:
+        return Path(items).expanduser()
+    except RuntimeError as error:
+        raise SeqrecError(f"{items}: {error}; write the whole path") from error
 
 
 def _of_frame(frame: Any, id_column: str | None) -> _Source:
