@@ -57,6 +57,27 @@ def recommend(
     candidates: Annotated[
         list[str] | None, typer.Option(help="Item ids to score instead of the catalogue.")
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Item ids that must not come back; a list as for --history."),
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Item ids of which alone some may come back.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Values of an attribute, as garment_group_name=Knitwear,Jersey: only items with "
+            "one of them come back. Repeat for several attributes."
+        ),
+    ] = None,
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="What the history holds may come back.")
+    ] = False,
+    similar_to: Annotated[
+        list[str] | None,
+        typer.Option(help="Item ids: print the items nearest to them instead of recommendations."),
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Items to print.")] = _SHOWN,
     titles: Annotated[
         Path | None, typer.Option(help="movies.dat, u.item, movies.csv or articles, for titles.")
@@ -71,6 +92,7 @@ def recommend(
 
     Example: `seqrec-export recommend --model sasrec --history 1193,661,914`
     """
+    from seqrec_export.clients.filters import QUERY, SIMILAR, Filters, narrowed
     from seqrec_export.clients.python import Client
     from seqrec_export.models.registry import find
 
@@ -84,7 +106,17 @@ def recommend(
         "history_gap_days": ("--gap-days", lists.numbers("--gap-days", gap_days)),
         "history_ratings": ("--ratings", lists.numbers("--ratings", ratings)),
         "candidate_ids": ("--candidates", lists.texts("--candidates", candidates)),
+        QUERY: ("--similar-to", lists.texts("--similar-to", similar_to)),
     }
+    if similar_to is not None and not model.endswith(SIMILAR):
+        model = f"{model}{SIMILAR}"
+    filters = Filters(
+        exclude=lists.texts("--exclude", exclude),
+        allow=lists.texts("--allow", allow),
+        where=_where(where or []),
+        keep_seen=keep_seen,
+        said=_option,
+    )
     request = {name: value for name, (_, value) in given.items() if value is not None}
     texts = _inputs(inputs or [], {name: given[name][0] for name in request})
     places = len(request.get("history_item_ids", []))
@@ -103,7 +135,8 @@ def recommend(
         }
         said = {name: option for name, (option, _) in given.items()}
         _require_answerable(model, signature, request, said, texts)
-        (result,) = client.call(model, [request])
+        graph, rows = narrowed(model, [request], filters, client.signature)
+        (result,) = client.call(graph, rows)
     ids: Any = result.get("item_ids", request.get("candidate_ids"))
     ranked = sorted(zip(ids, _floats(result["scores"]), strict=True), key=lambda pair: -pair[1])
     if "item_ids" in result and top_k > max(len(ids), _SHOWN):
@@ -128,6 +161,8 @@ def recommend(
         ],
         fold=False,
     )
+    if not ranked and "item_ids" in result:
+        note("the model knows no item that may come back")
     if known == 0:
         note("nothing of the request was known to the model: this is its cold start")
 
@@ -144,6 +179,28 @@ def _inputs(given: Sequence[str], taken: Mapping[str, str]) -> dict[str, list[st
             raise SeqrecError(f"--input {name} and {taken[name]} are the same; give one of them")
         texts.setdefault(name, []).append(value)
     return texts
+
+
+def _where(given: Sequence[str]) -> dict[str, list[str]]:
+    """The values that --where gives to each attribute."""
+    wanted: dict[str, list[str]] = {}
+    for text in given:
+        name, separator, values = text.partition("=")
+        name = name.strip()
+        if not separator or not name:
+            raise SeqrecError(
+                f"--where {text}: write an attribute and its values, as garment_group_name=Knitwear"
+            )
+        wanted.setdefault(name, []).extend(lists.texts(f"--where {name}", [values]) or [])
+    return wanted
+
+
+def _option(name: str) -> str:
+    """A filter among a graph's inputs, as an option."""
+    plain = {"exclude_item_ids": "--exclude", "allow_item_ids": "--allow"}
+    if name == "keep_seen":
+        return "--keep-seen"
+    return plain.get(name) or f"--where {name.removeprefix('allow_')}=..."
 
 
 def _value(option: str, tensor: Tensor, given: Sequence[str]) -> Any:
@@ -171,10 +228,17 @@ def _require_answerable(
     others: Iterable[str],
 ) -> None:
     """Raise SeqrecError for a model that does not rank items, or is asked with what it lacks."""
+    from seqrec_export.clients.filters import is_filter
+
     outputs, inputs = signature.outputs, signature.inputs
     if "scores" not in outputs:
         raise SeqrecError(f"{model} gives {', '.join(outputs)}: it does not rank items")
-    options_of = {name: f"--input {name}" for name in (*inputs, *others)} | dict(options_of)
+    filters = [name for name in inputs if is_filter(name, inputs)]
+    options_of = (
+        {name: f"--input {name}" for name in (*inputs, *others)}
+        | {name: _option(name) for name in filters}
+        | dict(options_of)
+    )
     taken = ", ".join(options_of[name] for name in inputs)
     for name in (*request, *others):
         if name not in inputs:

@@ -6,7 +6,7 @@ words: what is tried here is what a server will do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Self
@@ -16,6 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from seqrec_export.clients import rows as asked
+from seqrec_export.clients.filters import SIMILAR, Filters, Values, Where, narrowed, queries
 from seqrec_export.clients.packing import Row
 from seqrec_export.clients.rows import Signature
 from seqrec_export.contract import Graph
@@ -35,6 +36,7 @@ from seqrec_export.training.run import alone, require_still
 from seqrec_export.verification.reference import PyTorch
 
 Answer = dict[str, object]
+_ITEMS = 10  # in an answer, if nobody asks for more
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -55,19 +57,56 @@ class Run(training.Run):
         found = [f"{name} {test[name]:.4f}" for name in self.model.metric.headline if name in test]
         return f"<Run of {self.model.name} in {self.path}{': ' * bool(found)}{', '.join(found)}>"
 
-    def recommend(self, requests: Sequence[Row], k: int = 10) -> list[Answer]:
+    def recommend(
+        self,
+        requests: Sequence[Row],
+        k: int | None = None,
+        *,
+        exclude: Values = None,
+        allow: Values = None,
+        where: Where = None,
+        keep_seen: bool = False,
+        top_k: int | None = None,
+    ) -> list[Answer]:
         """The `k` best items of each request: `item_ids` and `scores`, best first, and the rest.
 
-        There are fewer if the catalogue has no more. Raises SeqrecError if the model ranks no
-        items, if `k` is more than the run was exported with, and for what `call` refuses.
+        `k` is 10 if it is not given; there are fewer if no more may come back. The filters are
+        those of `Client.recommend`. Raises SeqrecError if the model ranks no items, if `k` is more
+        than the run was exported with, and for what `call` and filters refuse.
         """
-        k, name = TOP_K.checked(k, "k"), self.model.name
-        graph, signature, infer = self._asked(name, k)
+        k, name = _top_k(k, top_k), self.model.name
+        signature = self._signature(name, k)
         if signature.method != "recommend":
             raise SeqrecError(
                 f"{name} gives {asked.listed(signature.outputs)}: it does not rank items; write "
                 "run.call(rows)"
             )
+        filters = Filters(exclude=exclude, allow=allow, where=where, keep_seen=keep_seen)
+        signatures = partial(self._signature, top_k=k)
+        return self._best(*narrowed(name, requests, filters, signatures), k)
+
+    def similar(
+        self,
+        items: Sequence[Row | Iterable[str]],
+        k: int | None = None,
+        *,
+        exclude: Values = None,
+        allow: Values = None,
+        where: Where = None,
+    ) -> list[Answer]:
+        """The `k` items nearest to each entry of `items`, an id or a few, as `Client.similar`."""
+        k, name = _top_k(k), f"{self.model.name}{SIMILAR}"
+        filters = Filters(exclude=exclude, allow=allow, where=where)
+        signatures = partial(self._signature, top_k=k)
+        rows = queries(self.model.name, items)
+        return self._best(*narrowed(name, rows, filters, signatures), k)
+
+    def _signature(self, name: str, top_k: int) -> Signature:
+        return self._asked(name, top_k)[1]
+
+    def _best(self, name: str, requests: Sequence[Row], k: int) -> list[Answer]:
+        """Each answer of a graph that ranks, without empty ids, and with `k` items at most."""
+        graph, signature, infer = self._asked(name, k)
         ranked = next(spec for spec in graph.outputs if spec.name == asked.GIVES["recommend"])
         most, rows = ranked.shape[1], self.vocabularies["items"].num_rows
         assert isinstance(most, int)
@@ -136,6 +175,11 @@ class Run(training.Run):
             self.__dict__["_opened"] = (key, find_export(self), {})
         _, exported, sessions = self.__dict__["_opened"]
         return exported, sessions
+
+
+def _top_k(k: int | None, top_k: int | None = None) -> int:
+    wanted = asked.at_most(k, top_k)
+    return int(TOP_K.checked(_ITEMS if wanted is None else wanted, "k"))
 
 
 def _taken(values: Any, places: list[int]) -> NDArray[Any]:

@@ -121,12 +121,50 @@ def test_an_id_of_the_catalogue_is_known_in_any_way_of_writing(url: str, reposit
         (["-m", "two_tower", "--month", "3000000000"], "INT32"),
         (["-m", "two_tower", "--age", "1e39"], "FP32"),
         (["-m", "[/x]"], "[/x]"),
+        (["--history", "a", "--allow", ""], "sasrec, --allow: found a list without a value"),
+        (["--history", "a", "--where", "tags="], "--where tags=...: found a list without a value"),
+        (["--where", "tags"], "--where tags: write an attribute and its values"),
+        (
+            ["--history", "a", "--where", "colour=red"],
+            "sasrec does not filter by --where colour=...; it takes --exclude, --allow, "
+            "--where garment_group_name=..., --where tags=..., --keep-seen",
+        ),
+        (["-m", "two_tower", "--user", "a", "--keep-seen"], "does not filter by --keep-seen"),
+        (["-m", "mlink", "--history", "a", "--candidates", "a", "--allow", "a"], "mlink_filtered"),
+        (["--similar-to", "a", "--history", "a"], "takes no --history; it takes --similar-to"),
+        (["--similar-to", "a", "--keep-seen"], "does not filter by --keep-seen"),
     ],
 )
 def test_what_cannot_be_asked_is_said(url: str, arguments: list[str], said: str) -> None:
     result = run(url, *arguments)
     assert isinstance(result.exception, SeqrecError)
     assert said in str(result.exception)
+
+
+def ids(found: Any) -> list[str]:
+    return [item["item_id"] for item in found["items"]]
+
+
+def test_filters_hold(url: str) -> None:
+    first, second, *_ = ids(answer(url, "--history", "a"))
+    asked = ["--history", first, "--allow", f"{first},{second}"]
+    assert ids(answer(url, *asked)) == [second]
+    assert set(ids(answer(url, *asked, "--keep-seen"))) == {first, second}
+    assert first not in ids(answer(url, "--history", "a", "--exclude", first))
+    tags = ["--where", "tags=tag 2", "--where", "tags=tag 3"]
+    nothing = run(url, *asked, *tags, "--exclude", f"{first},{second}")
+    assert "the model knows no item that may come back" in nothing.stderr
+
+
+def test_similar_items_are_printed(url: str) -> None:
+    first, second, *_ = ids(answer(url, "--history", "a"))
+    found = answer(
+        url, "--similar-to", f"{first},{second}", "--where", "tags=tag 2", "--top-k", "3"
+    )
+    assert found["known_items"] == 2
+    assert found["model"] == "sasrec_similar_items"
+    assert len(ids(found)) == 3
+    assert not {first, second} & set(ids(found))
 
 
 @pytest.mark.parametrize("top_k", ["0", "-1"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,17 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from seqrec_export.clients.addresses import grpc_address, is_local
+from seqrec_export.clients.filters import (
+    FILTERED,
+    SIMILAR,
+    Filters,
+    Values,
+    Where,
+    narrowed,
+    queries,
+)
 from seqrec_export.clients.packing import Row, require, values
-from seqrec_export.clients.rows import GIVES, Signature, call, decoded, listed, no_input
+from seqrec_export.clients.rows import GIVES, Signature, at_most, call, decoded, listed, no_input
 from seqrec_export.errors import SeqrecError
 
 
@@ -83,14 +92,58 @@ class Client:
         return call(model, self.signature(model, version=version), rows, infer)
 
     def recommend(
-        self, model: str, rows: Sequence[Row], top_k: int | None = None
+        self,
+        model: str,
+        rows: Sequence[Row],
+        k: int | None = None,
+        *,
+        exclude: Values = None,
+        allow: Values = None,
+        where: Where = None,
+        keep_seen: bool = False,
+        top_k: int | None = None,
     ) -> list[list[tuple[str, float]]]:
-        """Each row's best items with their scores, best first; `k` of them, or all."""
+        """Each row's best items with their scores, best first; `k` of them, or all.
+
+        `exclude` never comes back, of `allow` alone if it is given, and only items with one of the
+        values that `where` has for each attribute. With `keep_seen`, what the history holds may
+        come back. They hold for all rows, and all together; a row may have filters of its own, as
+        `exclude_item_ids` and so on. `<model>_filtered` is asked if there is one, else the model.
+        `top_k` is another name of `k`.
+        """
         self._require(model, model, "recommend")
+        filters = Filters(exclude=exclude, allow=allow, where=where, keep_seen=keep_seen)
+        name, asked = narrowed(model, rows, filters, self.signature)
+        return self._ranked(name, asked, at_most(k, top_k))
+
+    def similar(
+        self,
+        model: str,
+        items: Sequence[Row | Iterable[str]],
+        k: int | None = None,
+        *,
+        exclude: Values = None,
+        allow: Values = None,
+        where: Where = None,
+    ) -> list[list[tuple[str, float]]]:
+        """The items nearest to each entry of `items`, an id or a few, by cosine, nearest first.
+
+        What is asked for does not come back; if no id is known, popular items do. The filters are
+        those of `recommend`. It asks `<model>_similar_items`.
+        """
+        name = model if model.endswith(SIMILAR) else f"{model}{SIMILAR}"
+        rows = queries(model, items)
+        self._require(model, name, "recommend")
+        filters = Filters(exclude=exclude, allow=allow, where=where)
+        return self._ranked(*narrowed(name, rows, filters, self.signature), k)
+
+    def _ranked(
+        self, name: str, rows: Sequence[Row], k: int | None
+    ) -> list[list[tuple[str, float]]]:
         results = []
-        for row in self.call(model, rows):
+        for row in self.call(name, rows):
             pairs = zip(*_outputs(row, "item_ids", "scores"), strict=True)
-            results.append([(item, float(score)) for item, score in pairs if item][:top_k])
+            results.append([(item, float(score)) for item, score in pairs if item][:k])
         return results
 
     def encode(self, model: str, rows: Sequence[Row]) -> NDArray[np.float32]:
@@ -253,8 +306,10 @@ def _readable(tls: TLS) -> dict[str, str | None]:
 
 
 def _base(model: str) -> str:
-    """The model that an encoder or a scorer belongs to."""
-    return model.removesuffix("_encoder").removesuffix("_scorer")
+    """The model that one of its graphs belongs to."""
+    for end in ("_encoder", "_scorer", FILTERED, SIMILAR):
+        model = model.removesuffix(end)
+    return model
 
 
 def _outputs(result: Mapping[str, object], *names: str) -> list[Any]:

@@ -57,6 +57,16 @@ def call(
 
     Raises SeqrecError for values that the model does not take.
     """
+    require_rows(model, rows)
+    size = signature.max_batch_size or 1
+    results: list[dict[str, object]] = []
+    for start in range(0, len(rows), size):
+        results += _batch(model, signature, rows[start : start + size], infer)
+    return results
+
+
+def require_rows(model: str, rows: object) -> None:
+    """Raise SeqrecError for what is no list of rows."""
     if isinstance(rows, Mapping):
         raise SeqrecError(f"{model} takes a list of rows, found one row; put it in brackets")
     if not isinstance(rows, Sequence):
@@ -66,11 +76,13 @@ def call(
             raise SeqrecError(
                 f"{model}, row {i}: takes a dict of values by input, found {type(row).__name__}"
             )
-    size = signature.max_batch_size or 1
-    results: list[dict[str, object]] = []
-    for start in range(0, len(rows), size):
-        results += _batch(model, signature, rows[start : start + size], infer)
-    return results
+
+
+def at_most(k: int | None, top_k: int | None) -> int | None:
+    """How many items to give, of the two names that it goes by."""
+    if k is not None and top_k is not None:
+        raise SeqrecError(f"k={k} and top_k={top_k} are the same; give one of them")
+    return top_k if k is None else k
 
 
 def no_input(model: str, name: str, signature: Signature) -> SeqrecError:
