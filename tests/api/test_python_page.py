@@ -44,7 +44,7 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         exec(compile(block, "python.md", "exec"), found)
     assert len(found["best"][0]["item_ids"]) == 10
     assert found["answer"].keys() == {"user_embedding", "known_items"}
-    assert sorted(p.name for p in Path("model_repository").glob("sasrec*/1")) == ["1"] * 3
+    assert sorted(p.name for p in Path("model_repository").glob("sasrec*/1")) == ["1"] * 5
 
 
 def test_the_readme_shows_the_first_lines_of_the_page() -> None:

@@ -222,13 +222,15 @@ def test_models_shows_the_presets() -> None:
 
 def test_inspect_shows_every_model_with_parity_and_metrics(built: Path) -> None:
     shown = {entry["model"]: entry for entry in outcome("inspect", *where(built)[2:])}
-    assert set(shown) == {f"{m}{part}" for m in ("sasrec", "mlink") for part in GRAPH_SUFFIXES}
+    assert set(shown) == GRAPHS_OF_BOTH
     assert all(entry["parity"]["ok"] for entry in shown.values())
     assert "hr@10" in shown["sasrec"]["metrics"]["test"]
     assert run("inspect", "sasrec", *where(built)[2:]).exit_code == 0
 
 
-GRAPH_SUFFIXES = ("", "_encoder", "_scorer")
+GRAPHS_OF_BOTH = {
+    f"{model}{part}" for model in ("sasrec", "mlink") for part in ("", "_encoder", "_scorer")
+} | {"sasrec_filtered", "sasrec_similar_items"}
 
 
 def test_verify_says_what_was_compared(built: Path) -> None:
@@ -288,9 +290,8 @@ def test_recommend_asks_a_running_server(built: Path, tmp_path: Path) -> None:
         assert [i["item_id"] for i in rated["items"]] == items[:1]
         assert 0 <= rated["items"][0]["score"] <= 5
         shown = outcome("inspect", *where(built)[2:], "--url", url)
-        assert {entry["model"]: entry["serving"] for entry in shown} == {
-            f"{m}{part}": [1] for m in ("sasrec", "mlink") for part in GRAPH_SUFFIXES
-        }
+        serving_now = {entry["model"]: entry["serving"] for entry in shown}
+        assert serving_now == {name: [1] for name in GRAPHS_OF_BOTH}
         cold = outcome("recommend", "--url", url, "-m", "sasrec", "--history", "?")
         assert cold["known_items"] == 0
         result = run(*asked, "-m", "sasrec_encoder")

@@ -1,8 +1,10 @@
 """The attributes that the small models' items are filtered by."""
 
+import pandas as pd
+
 from seqrec_export.data.attributes import Attribute
 from seqrec_export.data.interactions import Interactions
-from seqrec_export.exporting.kept_attributes import attribute_of
+from seqrec_export.data.readers.item_tables import asked_attributes
 from seqrec_export.training.run import Run
 
 
@@ -16,7 +18,8 @@ def attributes(run: Run, interactions: Interactions) -> tuple[Attribute, Attribu
     tags = [
         [f"tag {n}" for n in (2, 3, 5) if i % n == 0] if i % 7 else [] for i in range(len(items))
     ]
-    return (
-        attribute_of("garment_group_name", [[group] for group in groups]),
-        attribute_of("tags", tags),
-    )
+    frame = pd.DataFrame({"item_id": items, "garment_group_name": groups, "tags": tags})
+    found = asked_attributes(["garment_group_name", "tags"], items, items=frame)
+    assert found is not None
+    garment_group, of_tags = found.of(run.vocabularies["items"])
+    return garment_group, of_tags

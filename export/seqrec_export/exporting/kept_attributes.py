@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from seqrec_export.data.attributes import Attribute
+from seqrec_export.data.attributes import Attribute, ItemAttributes, Values
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, Vocabulary
 from seqrec_export.errors import SeqrecError
 
@@ -41,24 +42,24 @@ def read_attributes(folder: Path, items: Vocabulary) -> tuple[Attribute, ...]:
         return ()
     try:
         table = pq.read_table(file)
-        if table.column(_ID).to_pylist() != list(items.ids):
+        if not table.column(_ID).equals(pa.chunked_array([list(items.ids)], pa.string())):
             raise ValueError("its items are not those of the run")
-        return tuple(
-            attribute_of(name, table.column(name).to_pylist())
-            for name in table.column_names
-            if name != _ID
-        )
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        names = [name for name in table.column_names if name != _ID]
+        columns = {name: _values(table.column(name).combine_chunks()) for name in names}
+        ids = pa.array(items.ids, pa.large_string())
+        return ItemAttributes(ids=ids, columns=columns).of(items)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, SeqrecError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # pyarrow's own have no number
+            raise
         raise SeqrecError(
-            f"{file} is damaged ({error}); export again, and name the attributes"
+            f"{file} is damaged ({' '.join(str(error).split())}); run `seqrec-export export` with "
+            "--filter-by, which writes a new one"
         ) from error
 
 
-def attribute_of(name: str, values: Sequence[Sequence[str]]) -> Attribute:
-    """An attribute from the values of each item, in the order of the vocabulary of items."""
-    vocabulary = Vocabulary(sorted({value for of_item in values for value in of_item}))
-    width = max([1, *map(len, values)])
-    table = np.full((NUM_RESERVED + len(values), width), PAD, np.int32)
-    for row, of_item in enumerate(values, NUM_RESERVED):
-        table[row, : len(of_item)] = sorted(vocabulary.indices[value] for value in of_item)
-    return Attribute(name, vocabulary, table)
+def _values(lists: pa.ListArray) -> Values:
+    if lists.null_count:
+        raise ValueError("an item has no list of values")
+    counts = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
+    texts = pc.list_flatten(lists).cast(pa.large_string())
+    return Values.of_pairs(len(lists), np.repeat(np.arange(len(lists)), counts), texts)
