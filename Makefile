@@ -2,7 +2,7 @@
 # make test    the whole test suite
 # make check   linters, types, import order and the tests
 # make clients the clients in Node, Go, Java and C++ against a real server; REPOSITORY=, LANGUAGES=
-# make toolchains  with apt-get: what the clients are built with, on Debian
+# make toolchains  with apt-get: what the clients are built with, and a browser for tests, on Debian
 # Each sets up what it needs in .venv.
 
 PYTHON ?= python3
@@ -19,6 +19,7 @@ REPOSITORY ?= model_repository
 LANGUAGES ?= node go java cpp
 CLIENTS ?= build/clients
 CLIENT_PACKAGES = $(sort $(shell cat clients/*/debian-packages))
+BROWSER_PACKAGES := chromium chromium-driver
 # Debian's npm comes with hundreds of packages, so it is left out if there is another one.
 NODE_IS_THERE = $(shell command -v node > /dev/null && command -v npm > /dev/null && echo yes)
 
@@ -47,7 +48,8 @@ clients: $(READY)
 toolchains:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		$(if $(NODE_IS_THERE),$(filter-out nodejs npm,$(CLIENT_PACKAGES)),$(CLIENT_PACKAGES))
+		$(if $(NODE_IS_THERE),$(filter-out nodejs npm,$(CLIENT_PACKAGES)),$(CLIENT_PACKAGES)) \
+		$(BROWSER_PACKAGES)
 
 install: $(READY)
 

@@ -22,6 +22,7 @@ from seqrec_cli.imports import importing
 from seqrec_cli.inspect import inspect
 from seqrec_cli.machine_errors import said
 from seqrec_cli.models import models
+from seqrec_cli.playground import playground
 from seqrec_cli.recommend import recommend
 from seqrec_cli.rollback import rollback
 from seqrec_cli.serve import serve
@@ -40,6 +41,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     (TRAINING, models),
     (SERVING, serve),
     (SERVING, recommend),
+    (SERVING, playground),
     (SERVING, inspect),
     (SERVING, clients),
     (SERVING, rollback),

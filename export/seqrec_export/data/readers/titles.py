@@ -1,4 +1,4 @@
-"""Item titles, for people: MovieLens movies and H&M articles."""
+"""Item titles, for people: MovieLens movies, H&M articles, or a table of a shop's own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from seqrec_export.data.readers.indexing import as_ids, factorise
 from seqrec_export.errors import SeqrecError
 
 # Header names: (the id's column, the title's).
-TABLES = (("movieId", "title"), ("article_id", "prod_name"))
+TABLES = (("movieId", "title"), ("article_id", "prod_name"), ("item_id", "title"))
 
 
 def titles(path: Path) -> dict[str, str]:
-    """Item id -> title, of movies.dat, u.item, movies.csv, or articles as CSV or Parquet.
+    """Item id -> title, of movies.dat, u.item, movies.csv, articles, or item_id and title.
 
     Items without a title are left out. Raises SeqrecError.
     """
@@ -35,8 +35,8 @@ def titles(path: Path) -> dict[str, str]:
             found = zip(as_ids(ids)[rows], table.texts(title_name), strict=True)
             return {item: title for item, title in found if title is not None}
     raise SeqrecError(
-        f"{path} holds no titles: expected movieId and title, or article_id and prod_name, among "
-        f"its columns; found {', '.join(names)}"
+        f"{path} holds no titles: expected movieId and title, article_id and prod_name, or "
+        f"item_id and title, among its columns; found {', '.join(names)}"
     )
 
 

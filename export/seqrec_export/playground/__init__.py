@@ -1,0 +1,1 @@
+"""A page to try the models of a running server."""
