@@ -19,8 +19,31 @@ type Recommendation struct {
 	KnownItems int // how much of the row the model knew; 0: the answer is the cold start
 }
 
-// Recommend gives each row's best items: all that the model gives, or at most k if k > 0.
+// Recommend gives each row's best items: all that the model gives, or at most k if k > 0. Filters are
+// given once or not at all; with them, the contract's Filtered is asked.
 func (c *Client) Recommend(
+	ctx context.Context, contract *Contract, rows []Row, k int, filters ...Filters,
+) ([]Recommendation, error) {
+	contract, rows, err := c.narrowed(contract, rows, filters)
+	if err != nil {
+		return nil, err
+	}
+	return c.recommend(ctx, contract, rows, k)
+}
+
+// Similar gives for each list of ids the items nearest to them, by cosine; they themselves are left
+// out. The contract's SimilarItems is asked.
+func (c *Client) Similar(
+	ctx context.Context, contract *Contract, ids [][]string, k int, filters ...Filters,
+) ([]Recommendation, error) {
+	contract, rows, err := c.similar(contract, ids, filters)
+	if err != nil {
+		return nil, err
+	}
+	return c.recommend(ctx, contract, rows, k)
+}
+
+func (c *Client) recommend(
 	ctx context.Context, contract *Contract, rows []Row, k int,
 ) ([]Recommendation, error) {
 	answers, err := c.giving(ctx, contract, rows, "item_ids", "scores", "known_items")

@@ -30,6 +30,9 @@ type Contract struct {
 	MaxBatchSize int // how many rows the server takes in one request
 	Inputs       []Tensor
 	Outputs      []Tensor
+
+	Filtered     *Contract // what is asked instead if a call has filters; nil: the model has none
+	SimilarItems *Contract // what is asked for similar items
 }
 
 // ReadContract reads a contract.json, as published next to each model.

@@ -62,10 +62,15 @@ CASES = {
     "retries",
     "malformed answer",
     "laid out",
+    "filters",
+    "similar items",
+    "empty filter",
+    "no filter",
     "tls",
 }
 # How often a client has to ask: UNAVAILABLE is tried three times in all, INTERNAL once.
 TRIES = {"unavailable_twice": 3, "unavailable": 3, "internal": 1, "torn": 1}
+TRIES |= {"choice": 2, "choice_filtered": 1}  # the latter only if there is a filter
 TRIES |= {layouts.MODEL: layouts.CALLS}
 BUILD_SECONDS, RUN_SECONDS = 600, 300
 
@@ -82,6 +87,8 @@ class Scripted(GRPCInferenceServiceServicer):
         self.calls[request.model_name] += 1
         match request.model_name:
             case "unavailable_twice" if self.calls[request.model_name] > 2:
+                return _answer(b"\1\0\0\0a\1\0\0\0b")
+            case "choice" | "choice_filtered":
                 return _answer(b"\1\0\0\0a\1\0\0\0b")
             case layouts.MODEL:
                 call = self.calls[layouts.MODEL] - 1

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "conformance/all_rows.h"
+#include "conformance/filters.h"
 #include "seqrec/scalar.h"
 
 namespace conformance {
@@ -33,17 +34,6 @@ Contract like(const std::string& model, const std::string& datatype = "BYTES") {
           64,
           {{history, datatype, seqrec::any}},
           {{"item_ids", "BYTES", 100}, {"scores", "FP32", 100}, {"known_items", "INT32", 1}}};
-}
-
-// Wants an Error of this code, whose message holds a text.
-void fails_with(StatusCode code, const std::string& message, const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const seqrec::Error& error) {
-    if (error.code == code && error.message.find(message) != std::string::npos) return;
-    throw;
-  }
-  throw std::runtime_error("status " + std::to_string(code) + " expected, it succeeded");
 }
 
 void within(std::chrono::milliseconds limit, const std::function<void()>& run) {
@@ -122,6 +112,16 @@ void encrypted(const Servers& servers, const Golden& request) {
 
 }  // namespace
 
+void fails_with(StatusCode code, const std::string& message, const std::function<void()>& run) {
+  try {
+    run();
+  } catch (const seqrec::Error& error) {
+    if (error.code == code && error.message.find(message) != std::string::npos) return;
+    throw;
+  }
+  throw std::runtime_error("status " + std::to_string(code) + " expected, it succeeded");
+}
+
 std::vector<Case> cases(const Client& client, const std::vector<Served>& models,
                         const Servers& servers) {
   std::vector<Case> made{
@@ -186,6 +186,8 @@ std::vector<Case> cases(const Client& client, const std::vector<Served>& models,
     const Golden& first = sasrec->requests.at(0);
     made.push_back({"tls", [&] { encrypted(servers, first); }});
   }
+  const std::vector<Case> more = filter_cases(client, models, servers);
+  made.insert(made.end(), more.begin(), more.end());
   return made;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <stdexcept>
 #include <string_view>
 #include <utility>
 
@@ -112,6 +113,31 @@ std::vector<Recommendation> Client::recommend(const Contract& contract,
     made.push_back({items(ids, scores, k), known.front()});
   }
   return made;
+}
+
+std::vector<Recommendation> Client::recommend(const Contract& contract,
+                                              const std::vector<Row>& rows,
+                                              std::optional<std::size_t> k, const Filters& filters,
+                                              Timeout timeout) const {
+  const auto [found, narrow] = asked(contract, [&] { return narrowed(contract, rows, filters); });
+  return recommend(*found, narrow, k, timeout);
+}
+
+std::vector<Recommendation> Client::similar(const Contract& contract,
+                                            const std::vector<Strings>& ids,
+                                            std::optional<std::size_t> k, const Filters& filters,
+                                            Timeout timeout) const {
+  const auto [found, rows] =
+      asked(contract, [&] { return seqrec::similar(contract, ids, filters); });
+  return recommend(*found, rows, k, timeout);
+}
+
+Asked Client::asked(const Contract& contract, const std::function<Asked()>& make) const {
+  try {
+    return make();
+  } catch (const std::invalid_argument& error) {
+    throw connection_->failure(StatusCode::INVALID_ARGUMENT, contract.model, error.what());
+  }
 }
 
 std::vector<Floats> Client::score(const Contract& contract, const std::vector<Row>& rows,

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "seqrec/error.h"
+#include "seqrec/filters.h"
 #include "seqrec/rows.h"
 
 namespace seqrec {
@@ -60,6 +62,17 @@ class Client {
                                         std::optional<std::size_t> k = {},
                                         Timeout timeout = {}) const;
 
+  /// The same among what the filters allow; the contract's `filtered` is asked if there are any.
+  std::vector<Recommendation> recommend(const Contract& contract, const std::vector<Row>& rows,
+                                        std::optional<std::size_t> k, const Filters& filters,
+                                        Timeout timeout = {}) const;
+
+  /// For each list of ids the items nearest to them, by cosine; they themselves are left out. The
+  /// contract's `similar_items` is asked.
+  std::vector<Recommendation> similar(const Contract& contract, const std::vector<Strings>& ids,
+                                      std::optional<std::size_t> k = {},
+                                      const Filters& filters = {}, Timeout timeout = {}) const;
+
   /// A score for each of a row's candidates, in their order. An unknown one has the lowest float.
   std::vector<Floats> score(const Contract& contract, const std::vector<Row>& rows,
                             Timeout timeout = {}) const;
@@ -69,6 +82,9 @@ class Client {
                              Timeout timeout = {}) const;
 
  private:
+  /// What the filters say to ask; Error for what they must not say.
+  Asked asked(const Contract& contract, const std::function<Asked()>& make) const;
+
   /// `call` for a model that has these outputs.
   std::vector<Row> call_for(std::initializer_list<std::string> outputs, const Contract& contract,
                             const std::vector<Row>& rows, Timeout timeout) const;

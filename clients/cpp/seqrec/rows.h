@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
@@ -41,6 +42,9 @@ struct Contract {
   std::size_t max_batch_size;  // how many rows the server takes in one request
   std::vector<Tensor> inputs;
   std::vector<Tensor> outputs;
+
+  std::shared_ptr<const Contract> filtered = {};       // what is asked instead if a call has filters
+  std::shared_ptr<const Contract> similar_items = {};  // what is asked for similar items
 };
 
 /// How many values a row has for an input.

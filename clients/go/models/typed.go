@@ -24,6 +24,14 @@ func untyped[R interface{ row() seqrec.Row }](rows []R) []seqrec.Row {
 	return made
 }
 
+func narrowing[F interface{ filters() seqrec.Filters }](filters []F) []seqrec.Filters {
+	made := make([]seqrec.Filters, len(filters))
+	for i, each := range filters {
+		made[i] = each.filters()
+	}
+	return made
+}
+
 // only is the answer to a call of one row.
 func only[T any](answers []T, err error) (answer T, _ error) {
 	if err != nil {

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import type { Contract } from "./contract.js";
 import { FramingError, SeqrecError, type Code } from "./errors.js";
+import { narrowed, similar, type Filters } from "./filters.js";
 import { ModelInfer, ModelReady } from "./protocol.js";
 import { check, pack, unpack, type Outputs, type Row } from "./rows.js";
 
@@ -83,38 +84,65 @@ export class Client {
 
   /** Each row's outputs as they are. */
   call(contract: Contract, rows: readonly Row[], options?: CallOptions): Promise<Outputs[]> {
-    return this.#call(contract, rows, options, (outputs) => outputs);
+    return this.#rows(contract, rows, options, (outputs) => outputs);
   }
 
-  /** Each row's best items, of a model that gives `item_ids`. */
+  /**
+   * Each row's best items, of a model that gives `item_ids`. The contract's `filtered` is asked if
+   * there is a filter.
+   */
   recommend(
     contract: Contract,
     rows: readonly Row[],
-    { k = Infinity, ...options }: RecommendOptions = {},
+    options: RecommendOptions & Filters = {},
   ): Promise<Recommendation[]> {
-    return this.#call(contract, rows, options, (outputs) => recommendation(outputs, k));
+    const asked = () => narrowed(contract, rows, options);
+    return this.#asked(contract, asked, options, (outputs) => recommendation(outputs, options.k));
+  }
+
+  /**
+   * For each list of ids the items nearest to them, by cosine; they themselves are left out. The
+   * contract's `similarItems` is asked.
+   */
+  similar(
+    contract: Contract,
+    ids: readonly (readonly string[])[],
+    options: RecommendOptions & Filters = {},
+  ): Promise<Recommendation[]> {
+    const asked = () => similar(contract, ids, options);
+    return this.#asked(contract, asked, options, (outputs) => recommendation(outputs, options.k));
   }
 
   /** A score for each of a row's candidates, in their order. */
   score(contract: Contract, rows: readonly Row[], options?: CallOptions): Promise<number[][]> {
-    return this.#call(contract, rows, options, (outputs) => numbers(outputs, "scores"));
+    return this.#rows(contract, rows, options, (outputs) => numbers(outputs, "scores"));
   }
 
   /** A vector for each row, of a model that gives an embedding. */
   encode(contract: Contract, rows: readonly Row[], options?: CallOptions): Promise<number[][]> {
     const found = contract.outputs.find(({ name }) => name.endsWith("_embedding"));
-    return this.#call(contract, rows, options, (outputs) =>
+    return this.#rows(contract, rows, options, (outputs) =>
       numbers(outputs, found?.name ?? "embedding"),
     );
   }
 
-  #call<T>(
+  #rows<T>(
     contract: Contract,
     rows: readonly Row[],
     options: CallOptions | undefined,
     read: (outputs: Outputs) => T,
   ): Promise<T[]> {
-    return this.#within(contract.model, options, async (deadline) => {
+    return this.#asked(contract, () => [contract, rows], options, read);
+  }
+
+  #asked<T>(
+    { model }: Contract,
+    asked: () => [Contract, readonly Row[]],
+    options: CallOptions | undefined,
+    read: (outputs: Outputs) => T,
+  ): Promise<T[]> {
+    return this.#within(model, options, async (deadline) => {
+      const [contract, rows] = asked();
       const checked = check(contract, rows);
       const results: T[] = [];
       for (let start = 0; start < rows.length; start += contract.maxBatchSize) {
@@ -185,7 +213,7 @@ function credentials(tls: Tls | undefined): grpc.ChannelCredentials {
   return grpc.credentials.createSsl(pem(tls.ca), pem(tls.key), pem(tls.cert));
 }
 
-function recommendation(outputs: Outputs, k: number): Recommendation {
+function recommendation(outputs: Outputs, k = Infinity): Recommendation {
   const [scores, known] = [numbers(outputs, "scores"), numbers(outputs, "known_items")];
   const ids = values(outputs, "item_ids") as string[];
   if (ids.length !== scores.length || known.length !== 1) {

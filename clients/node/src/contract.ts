@@ -22,6 +22,10 @@ export interface Contract {
   readonly maxBatchSize: number;
   readonly inputs: readonly Tensor[];
   readonly outputs: readonly Tensor[];
+  /** What is asked instead if a call has filters. */
+  readonly filtered?: Contract;
+  /** What is asked for similar items. */
+  readonly similarItems?: Contract;
 }
 
 interface Entry {

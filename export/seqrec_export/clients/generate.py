@@ -1,7 +1,8 @@
 """What a backend of another language is built from: library, protocol, and the models' types.
 
 A file of `clients/` whose name ends in `.j2` is a template of what the models decide; one with
-`__model__` or `__Model__` in its name becomes one file a model, in snake_case or PascalCase.
+`__model__` or `__Model__` in its name becomes one file a model, in snake_case or PascalCase. The
+client of a model also asks `<model>_filtered` and `<model>_similar_items`, which have none.
 """
 
 from __future__ import annotations
@@ -10,13 +11,23 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from seqrec_export.clients.filters import (
+    ALLOW,
+    EXCLUDE,
+    FILTERED,
+    KEEP_SEEN,
+    QUERY,
+    SIMILAR,
+    WHERE,
+    is_filter,
+)
 from seqrec_export.clients.openapi import CONTRACT_FILE, GOLDEN_FILE, OPENAPI_FILE, write_openapi
 from seqrec_export.clients.protocol import FILE as PROTO_FILE
 from seqrec_export.clients.protocol import descriptor_set, proto_text
@@ -84,6 +95,27 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Narrowing:
+    """The inputs of a graph that say what may come back."""
+
+    inputs: tuple[Field, ...]
+
+    @property
+    def attributes(self) -> tuple[Field, ...]:
+        """Those of attributes, by the names of these: `allow_colour` is `colour`."""
+        return tuple(
+            replace(field, name=field.name.removeprefix(WHERE))
+            for field in self.inputs
+            if field.name.startswith(WHERE) and field.name != ALLOW
+        )
+
+    @property
+    def keeps_seen(self) -> bool:
+        """Whether what the history holds may be let back in."""
+        return any(field.name == KEEP_SEEN for field in self.inputs)
+
+
+@dataclass(frozen=True)
 class Served:
     """What a typed client needs to know about a model."""
 
@@ -92,6 +124,21 @@ class Served:
     max_batch_size: int
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
+    filtered: Served | None = None  # what is asked if a call has filters
+    similar: Served | None = None  # what is asked for similar items
+
+    @property
+    def filters(self) -> Narrowing:
+        """By what its `filtered` narrows answers down."""
+        assert self.filtered is not None
+        own = {field.name for field in self.inputs}
+        return Narrowing(tuple(f for f in self.filtered.inputs if f.name not in own))
+
+    @property
+    def similar_filters(self) -> Narrowing:
+        """By what its `similar` narrows answers down."""
+        assert self.similar is not None
+        return Narrowing(tuple(f for f in self.similar.inputs if f.name != QUERY))
 
     @property
     def pascal(self) -> str:
@@ -139,7 +186,7 @@ def write_clients(repository: Path, out: Path, languages: Sequence[str] = LANGUA
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _ours(out):
         raise SeqrecError(f"{out} holds something else; give a new folder with --out")
     names = models(repository)
-    served = [_served(repository, name) for name in names]
+    served = _joined([_served(repository, name) for name in names])
     _require_distinct(names, "models")
     sources = _sources()
     out = out.resolve()
@@ -199,6 +246,43 @@ def _served(repository: Path, name: str) -> Served:
     )
     _require_distinct([field.name for field in model.inputs], f"inputs of {model.name}")
     return model
+
+
+def _joined(served: Sequence[Served]) -> list[Served]:
+    """The models that have a client of their own, with the graphs that it asks as well."""
+    by_name = {model.name: model for model in served}
+    made, covered = [], set()
+    for model in served:
+        own, gives = model.inputs, {field.name for field in model.outputs}
+        filtered = by_name.get(f"{model.name}{FILTERED}")
+        similar = by_name.get(f"{model.name}{SIMILAR}")
+        if model.method != "recommend":
+            filtered = similar = None
+        if filtered and not _narrows(filtered, own, gives):
+            filtered = None
+        if similar and not (
+            similar.inputs[0].name == QUERY and _narrows(similar, similar.inputs[:1], gives)
+        ):
+            similar = None
+        model = replace(model, filtered=filtered, similar=similar)
+        for found, what in ((filtered, "filters"), (similar, "similar_filters")):
+            if found:
+                covered.add(found.name)
+                attributes = getattr(model, what).attributes
+                _require_distinct([f.name for f in attributes], f"attributes of {found.name}")
+        made.append(model)
+    return [model for model in made if model.name not in covered]
+
+
+def _narrows(graph: Served, own: Sequence[Field], gives: set[str]) -> bool:
+    """Whether a graph takes these inputs, and then nothing but filters."""
+    more = {field.name for field in graph.inputs[len(own) :]}
+    return (
+        [field.name for field in graph.inputs[: len(own)]] == [field.name for field in own]
+        and {EXCLUDE, ALLOW} <= more
+        and all(is_filter(name, {}) for name in more)
+        and {field.name for field in graph.outputs} == gives
+    )
 
 
 def _require_distinct(names: Sequence[str], what: str) -> None:

@@ -92,7 +92,7 @@ func cases(client *seqrec.Client, models []served, given servers) []testCase {
 	if given.tlsURL != "" && sasrec != nil {
 		made = append(made, testCase{"tls", func() error { return encrypted(given, sasrec.requests[0]) }})
 	}
-	return made
+	return append(made, filterCases(client, models, given)...)
 }
 
 func retries(address string) error {

@@ -2,6 +2,7 @@
 // Replays the golden requests of a repository against its server, and prints what came of it.
 import { parseArgs } from "node:util";
 import { Client, SeqrecError, type Code, type Contract, type Outputs, type Row } from "../index.js";
+import { filterCases } from "./filters.js";
 import { differences, readRepository, type Golden, type Request } from "./golden.js";
 
 const { values: flags } = parseArgs({
@@ -146,6 +147,7 @@ function plan(): Record<string, () => Promise<string[]>> {
       return requests.flatMap((request, i) => compare(request, request.expected, [answers[i]!]));
     };
   }
+  Object.assign(found, filterCases(models, client, nowhere, flaky ? open(flaky) : null, fails));
   if (tlsUrl && ca && cert && key) {
     found["tls"] = async () => [
       ...(await replay(open(tlsUrl, { tls: { ca, cert, key } }), contract, requests[0]!)),
@@ -217,6 +219,8 @@ function withoutEmptyIds(outputs: Outputs): Outputs {
     scores: outputs["scores"]!.slice(0, items.length) as number[],
   };
 }
+
+export type Fails = typeof fails;
 
 async function fails(
   code: Code,

@@ -76,7 +76,28 @@ public final class Client implements AutoCloseable {
     /** At most {@code k} of each row's best items, of a model that gives {@code item_ids}. */
     public List<Recommendation> recommend(
             Contract contract, List<? extends Map<String, ?>> rows, int k) {
-        return call(contract, rows, outputs -> Answers.recommendation(outputs, k));
+        return recommend(contract, rows, k, new Filters());
+    }
+
+    /** The same among what the filters allow; the contract's {@code filtered} is asked. */
+    public List<Recommendation> recommend(
+            Contract contract, List<? extends Map<String, ?>> rows, int k, Filters filters) {
+        return asked(
+                contract.model(),
+                () -> filters.narrowed(contract, rows),
+                outputs -> Answers.recommendation(outputs, k));
+    }
+
+    /**
+     * At most {@code k} of the items nearest to each list of ids, by cosine; they themselves are
+     * left out. The contract's {@code similarItems} is asked.
+     */
+    public List<Recommendation> similar(
+            Contract contract, List<List<String>> ids, int k, Filters filters) {
+        return asked(
+                contract.model(),
+                () -> filters.similar(contract, ids),
+                outputs -> Answers.recommendation(outputs, k));
     }
 
     /** A score for each of a row's candidates, in their order. */
@@ -98,7 +119,15 @@ public final class Client implements AutoCloseable {
             Contract contract,
             List<? extends Map<String, ?>> rows,
             Function<Map<String, List<?>>, T> read) {
-        return within(contract.model(), stub -> {
+        return asked(contract.model(), () -> new Filters.Asked(contract, rows), read);
+    }
+
+    private <T> List<T> asked(
+            String model, Supplier<Filters.Asked> asked, Function<Map<String, List<?>>, T> read) {
+        return within(model, stub -> {
+            Filters.Asked found = asked.get();
+            Contract contract = found.contract();
+            List<? extends Map<String, ?>> rows = found.rows();
             List<Map<String, List<Object>>> checked = Framing.check(contract, rows);
             List<T> results = new ArrayList<>(rows.size());
             for (int start = 0; start < checked.size(); start += contract.maxBatchSize()) {

@@ -11,8 +11,21 @@ import java.util.stream.StreamSupport;
  * What a model takes and gives.
  *
  * @param maxBatchSize how many rows the server takes in one request
+ * @param filtered what is asked instead if a call has filters, or null
+ * @param similarItems what is asked for similar items, or null
  */
-public record Contract(String model, int maxBatchSize, List<Tensor> inputs, List<Tensor> outputs) {
+public record Contract(
+        String model,
+        int maxBatchSize,
+        List<Tensor> inputs,
+        List<Tensor> outputs,
+        Contract filtered,
+        Contract similarItems) {
+
+    /** That of a model without filters and similar items. */
+    public Contract(String model, int maxBatchSize, List<Tensor> inputs, List<Tensor> outputs) {
+        this(model, maxBatchSize, inputs, outputs, null, null);
+    }
 
     /**
      * An input or output of a model.

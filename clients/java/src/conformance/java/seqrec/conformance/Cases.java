@@ -78,6 +78,7 @@ final class Cases {
         if (flags.keySet().containsAll(List.of("tls-ca", "tls-cert", "tls-key"))) {
             when("tls-url", cases, "tls", this::tls);
         }
+        cases.putAll(FilterCases.all(client, models, flags.get("flaky")));
         return cases;
     }
 
