@@ -15,6 +15,7 @@ import pytest
 from seqrec_export.clients.openapi import write_openapi
 from seqrec_export.clients.packing import align
 from seqrec_export.clients.python import Client
+from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json
 from seqrec_export.serving.server import Server, find_triton, start
@@ -164,15 +165,23 @@ def test_the_page_lays_a_list_out_as_the_clients_do() -> None:
     assert f"history_ratings    [{shown}]" in PAGE
 
 
-def test_the_calls_in_python_run(server: Server) -> None:
+def test_the_calls_in_python_run(server: Server, interactions: Interactions) -> None:
     calls = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(calls) == 2
-    found: dict[str, Any] = {}
+    assert len(calls) == 5
+    features = interactions.item_features
+    assert features is not None
+    groups = dict(zip(interactions.item_ids, features["garment_group_name"], strict=True))
+    found: dict[str, Any] = {"out_of_stock": [i for i, g in groups.items() if g == "Knitwear"][:1]}
     for call in calls:
         code = call.replace("recommender:8001", server.grpc_url).replace("0.2", "10")
         exec(compile(code, "calling.md", "exec"), found)
     assert len(found["best"]) == 10
-    assert found["stars"].shape == (2,)
+    assert found["stars"].shape == found["scores"].shape == (2,)
+    assert found["some"]
+    assert {groups[item] for item, _ in found["some"]} == {"Knitwear"}
+    assert len(found["one"]) == len(found["few"]) == 10
+    back = {item for answer in ("some", "one", "few") for item, _ in found[answer]}
+    assert not back & set(found["out_of_stock"])
 
 
 def test_health_is_grpcs_own(server: Server) -> None:

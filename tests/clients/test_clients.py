@@ -122,6 +122,50 @@ def test_every_model_has_a_typed_client_in_every_language(written: Path) -> None
             assert f"{pascal(name)}Client" in text, (language, name)
 
 
+def model_files(written: Path, language: str, model: str) -> str:
+    """What a language has of one model."""
+    named = {model, f"{model}_client", f"{pascal(model)}Client"}
+    files = [path for path in (written / language).rglob("*") if path.stem in named]
+    return "".join(path.read_text() for path in files)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_client_of_a_model_asks_its_graphs_with_filters(written: Path, language: str) -> None:
+    for graph in ("sasrec_filtered", "sasrec_similar_items"):
+        assert not model_files(written, language, graph)
+        assert graph in model_files(written, language, "sasrec")
+        assert (written / "models" / graph / "contract.json").exists()
+    assert "two_tower_filtered" in model_files(written, language, "two_tower")
+
+
+def test_a_repository_without_these_graphs_has_clients_without_filters(
+    repository: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(repository / "sasrec", tmp_path / "older" / "sasrec")
+    write_clients(tmp_path / "older", tmp_path / "out")
+    for language in LANGUAGES:
+        made = model_files(tmp_path / "out", language, "sasrec")
+        assert made
+        assert "ilter" not in made
+        assert "imilar" not in made
+
+
+def test_a_model_that_is_only_called_like_one_has_its_own_client(
+    repository: Path, tmp_path: Path
+) -> None:
+    """`sasrec_filtered` of somebody else, which takes something more."""
+    some = tmp_path / "some"
+    for name in ("sasrec", "sasrec_filtered"):
+        shutil.copytree(repository / name, some / name)
+    path = some / "sasrec_filtered" / "contract.json"
+    contract = read_json(path)
+    contract["inputs"].append({**contract["inputs"][0], "name": "colour"})
+    path.write_text(json.dumps(contract))
+    write_clients(some, tmp_path / "out", ["go"])
+    assert "SasrecFilteredClient" in model_files(tmp_path / "out", "go", "sasrec_filtered")
+    assert "sasrec_filtered" not in model_files(tmp_path / "out", "go", "sasrec")
+
+
 def test_typed_clients_lay_out_what_follows_a_history(written: Path) -> None:
     """The conformance programs read contracts from files; here they stand in the code."""
     follows = {

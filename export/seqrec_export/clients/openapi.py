@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from seqrec_export.clients.filters import EXCLUDE, is_filter
 from seqrec_export.folders import damaged, read_json, write_json
 from seqrec_export.repository.published import models, read_contract, versions
 
@@ -63,6 +64,8 @@ def write_openapi(repository: Path, path: Path) -> None:
                     " width W: the value at place W - j belongs to the history's j-th last event,"
                     " not counting empty ids; if there is no event, any number will do. For an"
                     " unknown number Triton reads the bare word NaN, which standard JSON lacks."
+                    " A list of what is allowed that is empty, or holds nothing but empty strings,"
+                    " is no filter: if nothing is allowed, send no request."
                 ),
             },
             "servers": [{"url": "http://127.0.0.1:8000", "description": "serve --http-port 8000"}],
@@ -199,29 +202,41 @@ def _tensor(entry: Mapping[str, Any], max_batch_size: int) -> dict[str, Any]:
 
 
 def _golden(model: Path) -> dict[str, Any] | None:
-    """The shortest request with its answer that JSON can hold and that says something."""
+    """The shortest request with its answer that JSON can hold and that says something.
+
+    If there are filters, one of them is given, and it leaves something.
+    """
     (*_, newest) = versions(model)
     path = model / str(newest) / GOLDEN_FILE
     if not path.exists():
         return None
 
-    def tensors(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        return [*entry["inputs"].values(), *entry["outputs"].values()]
-
-    def speaks(entry: Mapping[str, Any]) -> bool:
-        return all(tensor["data"] for tensor in tensors(entry)) and not any(
+    def json_has(entry: Mapping[str, Any]) -> bool:
+        return not any(
             isinstance(value, str)  # NaN and Infinity
-            for tensor in tensors(entry)
+            for tensor in [*entry["inputs"].values(), *entry["outputs"].values()]
             if tensor["datatype"] != "BYTES"
             for value in tensor["data"]
         )
 
+    def speaks(entry: Mapping[str, Any]) -> bool:
+        inputs = entry["inputs"]
+        filters = {n for n in inputs if EXCLUDE in inputs and is_filter(n, inputs)}
+        given = all(tensor["data"] for name, tensor in inputs.items() if name not in filters)
+        answers = all(tensor["data"] for tensor in entry["outputs"].values())
+        if not filters:
+            return given and answers
+        narrowed = any(any(inputs[name]["data"]) for name in filters)
+        return given and narrowed and any(entry["outputs"]["item_ids"]["data"])
+
     def size(entry: Mapping[str, Any]) -> int:
-        return sum(len(tensor["data"]) for tensor in tensors(entry))
+        tensors = [*entry["inputs"].values(), *entry["outputs"].values()]
+        return sum(len(tensor["data"]) for tensor in tensors)
 
     try:
-        found = [entry for entry in read_json(path)["requests"] if speaks(entry)]
-        known = [entry for entry in found if entry["case"].startswith("known ids")]
-        return min(known or found, key=size, default=None)
+        readable = [entry for entry in read_json(path)["requests"] if json_has(entry)]
+        found = [entry for entry in readable if speaks(entry)]
+        known = [entry for entry in found if entry["case"].startswith(("known ids", "a few all"))]
+        return min(known or found or readable, key=size, default=None)
     except (KeyError, TypeError, AttributeError) as error:
         raise damaged(path, error) from error
