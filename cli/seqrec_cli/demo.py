@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqrec_cli import options
+from seqrec_cli import filters, options
 from seqrec_cli.console import note, print_table
 from seqrec_cli.results import print_built, read_log
 from seqrec_export.errors import SeqrecError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _PAST = 20  # events of a history
+_GROUP = "garment_group_name"
 HISTORY, CANDIDATES = "history_item_ids", "candidate_ids"
 
 
@@ -30,6 +32,8 @@ def demo(
 ) -> None:
     """Build all models on generated data, serve them with Triton, and ask each over gRPC.
 
+    One is also asked with filters, and for similar items.
+
     Example: `seqrec-export demo`
     """
     from seqrec_export.clients.python import Client
@@ -38,7 +42,7 @@ def demo(
     from seqrec_export.serving import server
 
     started = time.perf_counter()
-    plan = options.make_plan(data="synthetic", runs=runs, repository=repository)
+    plan = options.make_plan(data="synthetic", runs=runs, repository=repository, filter_by=[_GROUP])
     _spare_the_shop(plan)
     interactions = read_log(plan)
     built = build_all(
@@ -46,6 +50,7 @@ def demo(
         interactions,
         plan.runs,
         plan.repository,
+        attributes=filters.asked_attributes(plan, interactions.item_ids, interactions),
         report=note,
     )
     print_built(built, plan.repository, json=False)
@@ -57,6 +62,7 @@ def demo(
     ):
         for model in plan.found.values():
             _ask(client, model, interactions, dataset)
+        _narrow(client, interactions, dataset)
     typer.echo(
         f"done in {time.perf_counter() - started:.0f} s; serve it with: seqrec-export serve "
         f"--repository {plan.repository}"
@@ -87,18 +93,7 @@ def _spare_the_shop(plan: options.Plan) -> None:
 
 def _ask(client: Client, model: Model, interactions: Interactions, dataset: Dataset) -> None:
     """One readable question and answer: a user, asked about just before the held-out event."""
-    from seqrec_export.data.raw_requests import RawLog
-
-    target = dataset.test[len(dataset.test) // 2 :][:1]
-    log = RawLog(interactions)
-    inputs = model.graphs(model.config(), 1)[model.name].inputs
-    tensors = log.requests(inputs, log.users[target], target, log.times[target], _PAST)
-    request: dict[str, Any] = {name: values[0].tolist() for name, values in tensors.items()}
-    for spec in inputs:  # a client lays out what is parallel to the history
-        if spec.aligned_with:
-            request[spec.name] = request[spec.name][-len(request[spec.aligned_with]) :]
-    if any(spec.name == CANDIDATES for spec in inputs):
-        request[CANDIDATES] = list(dataset.items.ids[:_SHOWN])
+    request = _request(model, interactions, dataset)
     group = dict(zip(interactions.item_ids, _groups(interactions), strict=True))
     began = time.perf_counter()
     (answer,) = client.call(model.name, [request])
@@ -111,17 +106,48 @@ def _ask(client: Client, model: Model, interactions: Interactions, dataset: Data
     )
     items: Any = answer.get("item_ids", request.get(CANDIDATES))
     scores: Any = answer["scores"]
-    print_table(
-        f"{model.name}, {milliseconds:.1f} ms over gRPC. Asked with: {question}",
-        ("item", "score", "garment group"),
-        [
-            (item, f"{float(score):.3f}", group.get(item))
-            for item, score in list(zip(items, scores, strict=True))[:_SHOWN]
-        ],
-        fold=False,
-    )
+    title = f"{model.name}, {milliseconds:.1f} ms over gRPC. Asked with: {question}"
+    _show(title, list(zip(items, scores, strict=True))[:_SHOWN], group)
+
+
+def _narrow(client: Client, interactions: Interactions, dataset: Dataset) -> None:
+    """The best items of one group without two that are out of stock, and an item's neighbours."""
+    from seqrec_export.models.registry import MODELS, TO_ASK
+
+    group = dict(zip(interactions.item_ids, _groups(interactions), strict=True))
+    request = _request(MODELS[TO_ASK], interactions, dataset)
+    last = request[HISTORY][-1]
+    wanted = {_GROUP: [group[last]]}
+    (stock,) = client.recommend(TO_ASK, [request], 2, where=wanted)
+    gone = [item for item, _ in stock]
+    (found,) = client.recommend(TO_ASK, [request], _SHOWN, exclude=gone, where=wanted)
+    title = f"{TO_ASK}, only {group[last]}, without {' and '.join(gone)}, which are out of stock"
+    _show(title, found, group)
+    (near,) = client.similar(TO_ASK, [[last]], _SHOWN)
+    _show(f"{TO_ASK}, similar to {last} ({group[last]})", near, group)
+
+
+def _request(model: Model, interactions: Interactions, dataset: Dataset) -> dict[str, Any]:
+    from seqrec_export.data.raw_requests import RawLog
+
+    target = dataset.test[len(dataset.test) // 2 :][:1]
+    log = RawLog(interactions)
+    inputs = model.graphs(model.config(), 1)[model.name].inputs
+    tensors = log.requests(inputs, log.users[target], target, log.times[target], _PAST)
+    request: dict[str, Any] = {name: values[0].tolist() for name, values in tensors.items()}
+    for spec in inputs:  # a client lays out what is parallel to the history
+        if spec.aligned_with:
+            request[spec.name] = request[spec.name][-len(request[spec.aligned_with]) :]
+    if any(spec.name == CANDIDATES for spec in inputs):
+        request[CANDIDATES] = list(dataset.items.ids[:_SHOWN])
+    return request
+
+
+def _show(title: str, pairs: Sequence[tuple[str, float]], group: Mapping[str, str]) -> None:
+    rows = [(item, f"{float(score):.3f}", group.get(item)) for item, score in pairs]
+    print_table(title, ("item", "score", "garment group"), rows, fold=False)
 
 
 def _groups(interactions: Interactions) -> list[str]:
     assert interactions.item_features is not None
-    return [str(g) for g in interactions.item_features["garment_group_name"]]
+    return [str(g) for g in interactions.item_features[_GROUP]]
