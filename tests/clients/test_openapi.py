@@ -46,6 +46,11 @@ def test_the_openapi_file_is_valid_and_so_are_its_examples(openapi: Any, reposit
         answer = operation["responses"]["200"]["content"]["application/json"]["example"]
         validator(openapi, f"{model}_request").validate(request)
         validator(openapi, f"{model}_answer").validate(answer)
+        if model.endswith(("_filtered", "_similar_items")):  # it shows a filter, and what is left
+            inputs = {tensor["name"]: tensor["data"] for tensor in request["inputs"]}
+            filters = [name for name in inputs if name.startswith(("exclude_", "allow_"))]
+            assert any(any(inputs[name]) for name in filters), model
+            assert any(answer["outputs"][0]["data"]), model
 
 
 def test_the_openapi_file_refuses_what_the_server_refuses(openapi: Any, with_http: Server) -> None:
@@ -129,6 +134,7 @@ def test_lists_that_follow_a_history_say_so(openapi: Any) -> None:
     assert {schema.removesuffix("_request") for schema, _ in aligned} == {
         "gru4att",
         "gru4att_encoder",
+        "gru4att_filtered",
         "mlink",
         "mlink_encoder",
     }
