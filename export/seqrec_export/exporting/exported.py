@@ -59,6 +59,8 @@ _SOURCES = (
     "contract.py",
     "nn/item_search.py",
     "nn/filtered_search.py",
+    "nn/own_operators.py",
+    "exporting/own_operators.py",
     "models/filtered.py",
     "models/wire.py",
     "models/retrieval.py",

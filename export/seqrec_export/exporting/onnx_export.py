@@ -24,10 +24,9 @@ from torch._dynamo.exc import UserError
 from seqrec_export.contract import Axis, Graph, Spec, flat, row_shape
 from seqrec_export.data.vocabulary import Vocabulary
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exporting.branches import make_branches
+from seqrec_export.exporting.own_operators import replace_own_operators
 from seqrec_export.exporting.row_checks import add_row_checks
 from seqrec_export.exporting.string_lookup import add_lookups
-from seqrec_export.nn.branches import DOMAIN
 from seqrec_export.nn.ragged import Ragged
 
 OPSET = 18
@@ -244,8 +243,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Traced], outputs: Sequence[str])
             verbose=False,
         )
     assert onnx_program is not None
-    make_branches(onnx_program.model.graph)
-    onnx_program.model.opset_imports.pop(DOMAIN, None)
+    replace_own_operators(onnx_program.model)
     _drop_notes(onnx_program.model)
     return onnx_program.model
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD, UNKNOWN
-from seqrec_export.nn.branches import either
 from seqrec_export.nn.item_search import (
     MASKED,
     Catalogue,
@@ -25,10 +24,10 @@ from seqrec_export.nn.item_search import (
     masked,
     num_candidates,
     products,
-    size,
     without_reserved,
 )
 from seqrec_export.nn.layers import LOWEST
+from seqrec_export.nn.own_operators import either, size
 from seqrec_export.nn.ragged import Ragged
 
 _POPULARITY_LEVELS = 2**30

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
-from seqrec_export.nn.branches import either
 from seqrec_export.nn.layers import LOWEST, dot
+from seqrec_export.nn.own_operators import unpacked
 from seqrec_export.nn.ragged import Ragged
 
 _CANDIDATES = 2  # times top_k: how many of the best by int8 are scored exactly
@@ -119,29 +119,10 @@ def exact(
 
 def products(catalogue: Catalogue, user: Tensor) -> Tensor:
     """(B, D) -> (B, V) scores of all items, reserved indices at LOWEST."""
-    bias, scale = catalogue.masked_bias(), catalogue.scale
-
-    def of_many() -> tuple[Tensor]:
-        if scale is None:
-            return (F.linear(user, catalogue.vectors, bias),)
-        return (F.linear(user, catalogue.vectors) * scale + bias,)
-
-    def of_one() -> tuple[Tensor]:
-        scores = torch.matmul(catalogue.vectors, user[:, :, None]).squeeze(2)
-        return ((scores if scale is None else scores * scale) + bias,)
-
-    if not torch.compiler.is_exporting():
-        return of_many()[0]
-    # ONNX Runtime rearranges a matrix on the right for many rows when it loads it, and then takes
-    # twice as long for one row. It reads a matrix on the left as it is.
-    return either(size(user) == user.shape[1], of_one, of_many)[0]
-
-
-def size(tensor: Tensor) -> Tensor:
-    """() int64: how many elements. What is computed from a shape would be taken for a constant."""
-    if not torch.compiler.is_exporting():
-        return torch.tensor(tensor.numel())
-    return torch.onnx.ops.symbolic("Size", (tensor,), dtype=torch.int64, shape=(), version=13)
+    vectors, bias = unpacked(catalogue.vectors, user), catalogue.masked_bias()
+    if catalogue.scale is None:
+        return F.linear(user, vectors, bias)
+    return F.linear(user, vectors) * catalogue.scale + bias
 
 
 class Int8Search(nn.Module):

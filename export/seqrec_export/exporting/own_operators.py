@@ -1,17 +1,64 @@
-"""The choices of an exported graph as If nodes, with what only one side needs in its branch."""
+"""The operators of `nn.own_operators`, written with those of ONNX."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
-from seqrec_export.nn.branches import DOMAIN, EITHER
+from seqrec_export.nn.own_operators import DOMAIN, EITHER, UNPACKED
 
 
-def make_branches(graph: ir.Graph) -> None:
-    """Turn every choice that `nn.branches.either` left in a graph into an If, in place."""
-    while choices := [node for node in graph if node.op_type == EITHER and node.domain == DOMAIN]:
+def replace_own_operators(model: ir.Model) -> None:
+    """Leave none in a model, in place."""
+    for node in [node for node in model.graph if _is(node, UNPACKED)]:
+        _reshape_when_run(model.graph, node)
+    _make_branches(model.graph)
+    model.opset_imports.pop(DOMAIN, None)
+
+
+def _is(node: ir.Node, operator: str) -> bool:
+    return node.domain == DOMAIN and node.op_type == operator
+
+
+def _reshape_when_run(graph: ir.Graph, node: ir.Node) -> None:
+    """Give the matrix the shape that it has, by a shape that is not known before: [-1, D + B - B].
+
+    ONNX Runtime does not copy what it reshapes, and does not take it for a constant any more.
+    """
+    matrix, rows = node.inputs
+    assert matrix is not None
+    assert matrix.shape is not None
+    dim = matrix.shape[1]
+    assert isinstance(dim, int)
+    made: list[ir.Node] = []
+
+    def add(op: str, *operands: ir.Value | None, **attributes: int) -> ir.Value:
+        made.append(ir.node(op, list(operands), attributes, name=f"{node.name}_{op.lower()}"))
+        made[-1].outputs[0].name = made[-1].name
+        return made[-1].outputs[0]
+
+    def constant(name: str, number: int) -> ir.Value:
+        tensor = ir.tensor(np.array([number], np.int64), name=f"{node.name}_{name}")
+        value = ir.Value(name=tensor.name, const_value=tensor)
+        graph.register_initializer(value)
+        return value
+
+    batch = add("Shape", rows, start=0, end=1)
+    width = add("Add", add("Sub", batch, batch), constant("width", dim))
+    shape = add("Concat", constant("rest", -1), width, axis=0)
+    reshaped = add("Reshape", matrix, shape)
+    reshaped.type, reshaped.shape = matrix.type, matrix.shape
+    graph.insert_before(node, made)
+    for user, place in tuple(node.outputs[0].uses()):
+        user.replace_input_with(place, reshaped)
+    graph.remove(node, safe=True)
+
+
+def _make_branches(graph: ir.Graph) -> None:
+    """Turn every choice into an If."""
+    while choices := [node for node in graph if _is(node, EITHER)]:
         _make_branch(graph, choices[-1])  # no other choice needs the last one
 
 
@@ -36,7 +83,7 @@ def _make_branch(graph: ir.Graph, choice: ir.Node) -> None:
     names = ("then_branch", "else_branch")
     for name, nodes, values in zip(names, only, sides, strict=True):
         branch = _branch(graph, nodes, values, f"{choice.name}_{name}")
-        make_branches(branch)
+        _make_branches(branch)
         made.attributes[name] = ir.AttrGraph(name, branch)
 
 
