@@ -113,6 +113,15 @@ def copy_file(source: Path, target: Path) -> None:
         sync(target)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it on a disk that has no such links."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        copy_file(source, target)
+
+
 def replace_folder(new: Path, path: Path) -> None:
     """Put the folder `new` at `path`; what was there is removed only after that.
 

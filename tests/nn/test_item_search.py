@@ -293,3 +293,19 @@ def test_large_weights_lie_at_pages_of_a_file_that_is_verified(
         file.write(b"\1")
     with pytest.raises(SeqrecError, match="not as it was verified"):
         publish(exported, tmp_path / "repository")
+
+
+def test_graphs_share_the_file_of_a_large_weight(
+    exports: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_export, "DATA_FILE_FROM", 0)
+    monkeypatch.setattr(onnx_export, "OWN_FILE_FROM", 4096)
+    run = copied(exports("sasrec"), tmp_path / "run")
+    exported = export_run(run, TOP_K - 1)
+    assert not refused(exported, verify(exported))
+    publish(exported, tmp_path / "repository")
+    for folder in (exported.folder, tmp_path / "repository"):
+        there = [p for p in folder.glob("**/net.items.weight.data") if "sasrec" in str(p)]
+        assert len(there) == len(exported.graphs)
+        assert len({path.stat().st_ino for path in there}) == 1
+        assert there[0].stat().st_size == run.net.items.weight.numel() * 4

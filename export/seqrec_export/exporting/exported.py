@@ -21,7 +21,7 @@ from seqrec_export.exporting.kept_attributes import (
     read_attributes,
     write_attributes,
 )
-from seqrec_export.exporting.onnx_export import DATA_FILE, MODEL_FILE, export_graph
+from seqrec_export.exporting.onnx_export import MODEL_FILE, export_graph, weight_files
 from seqrec_export.exporting.triton_config import (
     CONFIG_FILE,
     CONTRACT_FILE,
@@ -30,6 +30,7 @@ from seqrec_export.exporting.triton_config import (
     model_config,
 )
 from seqrec_export.folders import (
+    link_or_copy,
     naming,
     read_json,
     recover,
@@ -50,8 +51,6 @@ DEFAULT_TOP_K = 100
 DEFAULT_ITEM_PRECISION: ItemPrecision = "float32"
 EXPORT_FILE = "export.json"
 PARITY_FILE = "parity.json"
-# Nothing else of an export is served.
-VERIFIED_FILES = (MODEL_FILE, DATA_FILE, CONFIG_FILE, CONTRACT_FILE)
 _SOURCES = (
     "nn/layers.py",
     "nn/ragged.py",
@@ -93,7 +92,7 @@ class Exported:
 
     def size(self, name: str) -> int:
         """Bytes of one graph's ONNX file and its weights."""
-        files = (self.folder / name / file for file in (MODEL_FILE, DATA_FILE))
+        files = [self.model_file(name), *weight_files(self.folder / name)]
         return sum(file.stat().st_size for file in files if file.exists())
 
 
@@ -176,7 +175,18 @@ def _write(
         write_text(folder / name / CONFIG_FILE, config_text(model_config(graph)))
         write_json(folder / name / CONTRACT_FILE, contract(graph))
     files = {name: file_hashes(folder / name) for name in graphs}
+    _share_weights(folder, files)
     write_json(folder / EXPORT_FILE, {**made, "files": files})
+
+
+def _share_weights(folder: Path, files: Mapping[str, Mapping[str, str]]) -> None:
+    """Keep large weights that several graphs have once, under a name in each graph's folder."""
+    first: dict[str, Path] = {}
+    for graph, hashes in files.items():
+        for file in weight_files(folder / graph):
+            known = first.setdefault(hashes[file.name], file)
+            if known != file:
+                link_or_copy(known, file)
 
 
 def find_export(run: Run) -> Exported:
@@ -252,8 +262,9 @@ def _last_export(folder: Path, *, needed: bool) -> dict[str, Any]:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """sha256 of VERIFIED_FILES in one graph's folder, by file; a missing one is left out."""
-    files = [folder / name for name in VERIFIED_FILES]
+    """sha256 of what is served of a graph, by file; a missing one is left out."""
+    files = [folder / name for name in (MODEL_FILE, CONFIG_FILE, CONTRACT_FILE)]
+    files += weight_files(folder)
     return {file.name: sha256_file(file) for file in files if file.exists()}
 
 

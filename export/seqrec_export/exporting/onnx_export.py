@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ _IR_DTYPES = {
 # Bytes of weights. Within model.onnx a matrix may be at any address, and the scores of one user
 # then take up to 1.5 times as long. A protobuf message ends at 2 GB anyway.
 DATA_FILE_FROM = 1_000_000
+# Such a weight has a file of its own, called as it is: graphs that have it in common share the
+# file, and its pages in memory.
+OWN_FILE_FROM = 1_000_000
+DATA_SUFFIX = ".data"
 _PAGE = 4096
 
 
@@ -61,7 +66,8 @@ class _Exported(nn.Module):
             values = next(remaining)
             if spec.ragged:
                 lengths = next(remaining)[:, 0].to(torch.int64)
-                inputs.append(Ragged(values, lengths, steps=next(remaining)))
+                steps = next(remaining)
+                inputs.append(Ragged(values, lengths, steps, short=spec.narrows))
             else:
                 inputs.append(values)
         search = {"search": self.search} if self.search else {}
@@ -136,6 +142,11 @@ def _remove_unused(onnx_graph: ir.Graph) -> None:
             del onnx_graph.initializers[name]
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of large weights next to a model.onnx."""
+    return sorted(folder.glob(f"*{DATA_SUFFIX}"))
+
+
 def save(model: ir.Model, folder: Path) -> Path:
     """Write `model.onnx`, and large weights next to it, each of them at the start of a page."""
     model.ir_version = IR_VERSION
@@ -154,22 +165,26 @@ def _tensor(value: ir.Value) -> ir.TensorProtocol:
 
 
 def _move_out(weights: list[ir.Value], folder: Path) -> None:
-    with (folder / DATA_FILE).open("wb") as file:
-        for value in weights:
-            tensor = _tensor(value)
-            if tensor.nbytes < _PAGE:
-                continue
-            offset = file.seek(-(-file.tell() // _PAGE) * _PAGE)
-            file.write(tensor.tobytes())
-            value.const_value = ir.ExternalTensor(
-                DATA_FILE,
-                offset,
-                tensor.nbytes,
-                ir.DataType(tensor.dtype),
-                shape=ir.Shape(tensor.shape.numpy()),
-                name=str(value.name),
-                base_dir=folder,
-            )
+    by_file: dict[str, list[ir.Value]] = {}
+    for value in weights:
+        if (size := _tensor(value).nbytes) >= _PAGE:
+            own = re.sub(r"[^A-Za-z0-9._-]", "_", f"{value.name}{DATA_SUFFIX}")
+            by_file.setdefault(own if size >= OWN_FILE_FROM else DATA_FILE, []).append(value)
+    for name, values in by_file.items():
+        with (folder / name).open("wb") as file:
+            for value in values:
+                tensor = _tensor(value)
+                offset = file.seek(-(-file.tell() // _PAGE) * _PAGE)
+                file.write(tensor.tobytes())
+                value.const_value = ir.ExternalTensor(
+                    name,
+                    offset,
+                    tensor.nbytes,
+                    ir.DataType(tensor.dtype),
+                    shape=ir.Shape(tensor.shape.numpy()),
+                    name=str(value.name),
+                    base_dir=folder,
+                )
 
 
 def _make_steps(onnx_graph: ir.Graph, spec: Spec) -> None:

@@ -176,7 +176,7 @@ def mean_direction(catalogue: Catalogue, query: Ragged) -> Tensor:
 def _unless(keep: Tensor, history: Ragged) -> Ragged:
     """The history, or nothing but padding in rows that keep what it holds."""
     kept = (keep[:, 0] != 0).index_select(0, history.rows)
-    return Ragged(torch.where(kept, PAD, history.values), history.lengths, history.steps)
+    return history.with_values(torch.where(kept, PAD, history.values))
 
 
 def allowed_items(filters: Filters, scores: Tensor) -> Tensor:

@@ -18,7 +18,10 @@ class Ragged:
     one row of a million steps among 63 short ones costs its own million, not 64.
     """
 
-    def __init__(self, values: Tensor, lengths: Tensor, steps: Tensor) -> None:
+    def __init__(
+        self, values: Tensor, lengths: Tensor, steps: Tensor, *, short: bool = False
+    ) -> None:
+        self.short = short  # whether rows rarely have more than some hundred values
         self.values = values  # (N,)
         self.lengths = lengths  # (B,) int64, N in all
         self.steps = steps  # (L,) 0, 1, ...: as many as the longest row has, at least one
@@ -29,6 +32,12 @@ class Ragged:
         batch, length = padded.shape
         lengths = torch.full((batch,), length, device=padded.device)
         return cls(padded.flatten(), lengths, torch.arange(max(length, 1), device=padded.device))
+
+    def with_values(self, values: Tensor) -> Ragged:
+        """(N,) other values in the same rows."""
+        other = Ragged(values, self.lengths, self.steps, short=self.short)
+        other.__dict__["rows"] = self.rows  # in no graph twice
+        return other
 
     @cached_property
     def ends(self) -> Tensor:
@@ -43,7 +52,7 @@ class Ragged:
     @cached_property
     def rows(self) -> Tensor:
         """(N,) the row of each value."""
-        return row_numbers(self.values, self.ends)
+        return row_numbers(self.values, self.ends, short=self.short)
 
     @cached_property
     def before(self) -> Tensor:
@@ -60,11 +69,13 @@ class Ragged:
         return self.before.index_select(1, self.ends) - self.before.index_select(1, self.starts)
 
 
-def row_numbers(values: Tensor, ends: Tensor) -> Tensor:
+def row_numbers(values: Tensor, ends: Tensor, *, short: bool = False) -> Tensor:
     """(N,), (B,) where the rows end -> (N,) the row of each value."""
     marks = ends.new_zeros(values.shape[0] + 1)
     # A row begins where another ends; empty rows end at the same place.
     marks = marks.scatter_add(0, ends, torch.ones_like(ends))
+    if short:  # with fewer nodes, which an export takes its time for
+        return marks.cumsum(dim=0)[: values.shape[0]]
     return _running(marks[None])[0, 1 : marks.shape[0]]
 
 

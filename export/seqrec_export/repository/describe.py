@@ -12,9 +12,9 @@ from seqrec_export.models.registry import MODELS
 from seqrec_export.report.page import REPORT_FILE, ModelReport, write_report
 from seqrec_export.repository.published import (
     METRICS_FILE,
-    VERSION_FILES,
     difference,
     models,
+    of_version,
     problems,
     read_contract,
     read_manifest,
@@ -81,8 +81,7 @@ def not_served(exported: Exported, repository: Path) -> str:
             version = served_version(repository, name) if name in there else None
             if version is None:
                 continue
-            ours = file_hashes(exported.folder / name)
-            wanted = {n: ours[n] for n in VERSION_FILES if n in ours}
+            wanted = of_version(file_hashes(exported.folder / name))
             if difference(repository / name / str(version), wanted):
                 aside = rolled_back(repository, name)
                 same = [v for v in versions(aside) if not difference(aside / str(v), wanted)]

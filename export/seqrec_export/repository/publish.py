@@ -23,6 +23,7 @@ from seqrec_export.exporting.triton_config import (
 from seqrec_export.folders import (
     copy_file,
     damaged,
+    link_or_copy,
     move,
     read_json,
     remove,
@@ -34,9 +35,10 @@ from seqrec_export.folders import (
 from seqrec_export.repository.describe import report_newest
 from seqrec_export.repository.published import (
     METRICS_FILE,
-    VERSION_FILES,
+    WEIGHTS_SUFFIX,
     difference,
     looks_whole,
+    of_version,
     published_versions,
     read_manifest,
     rolled_back,
@@ -93,7 +95,10 @@ def _put_in(
     keep: int,
 ) -> None:
     if new:
-        staged = {n: _stage(exported, n, repository, files) for n, files in verified.items()}
+        copies: dict[str, Path] = {}
+        staged = {
+            n: _stage(exported, n, repository, files, copies) for n, files in verified.items()
+        }
         for name, files in staged.items():
             _move_in(files, repository / name, version)
     for name in verified:
@@ -170,7 +175,7 @@ def _lies_there(verified: Mapping[str, Mapping[str, str]], repository: Path, ver
     manifest = read_manifest(repository) or {}
     for name, files in verified.items():
         folder = repository / name / str(version)
-        expected = {n: sha256 for n, sha256 in files.items() if n in VERSION_FILES}
+        expected = of_version(files)
         listed = manifest.get(name, {}).get(version, {}).get("files", {})
         if not folder.is_dir() or difference(folder, expected) or difference(folder, listed):
             return False
@@ -178,19 +183,31 @@ def _lies_there(verified: Mapping[str, Mapping[str, str]], repository: Path, ver
 
 
 def _stage(
-    exported: Exported, name: str, repository: Path, verified: Mapping[str, str]
+    exported: Exported,
+    name: str,
+    repository: Path,
+    verified: Mapping[str, str],
+    copies: dict[str, Path],
 ) -> dict[str, Path]:
     """Copy a graph's files into the repository; returns the path of each, by name.
 
-    They are files in the repository's folder, which Triton ignores. Raises SeqrecError if a copy is
-    not what was verified.
+    They are files in the repository's folder, which Triton ignores. Large weights that another
+    graph has as well are one file of two names, so that their pages are in memory once; `copies`
+    has those that were copied so far, by sha256. Raises SeqrecError if a copy is not what was
+    verified.
     """
     staged = {}
     for source in sorted((exported.folder / name).iterdir()):
         staged[source.name] = repository / f".{name}.{source.name}.part"
-        copy_file(source, staged[source.name])
+        if (same := copies.get(verified.get(source.name, ""))) is not None:
+            link_or_copy(same, staged[source.name])
+        else:
+            copy_file(source, staged[source.name])
     for file, sha256 in verified.items():
-        if sha256_file(staged[file]) != sha256:
+        if sha256_file(staged[file]) == sha256:
+            if file.endswith(WEIGHTS_SUFFIX):
+                copies[sha256] = staged[file]
+        else:
             size = staged[file].stat().st_size
             raise SeqrecError(
                 f"{exported.folder / name / file} was not copied well: it has {size} bytes now;"

@@ -35,7 +35,8 @@ CONFIG_FILE = "config.pbtxt"
 CONTRACT_FILE = "contract.json"
 VERDICT_FILE = "parity.json"
 METRICS_FILE = "metrics.json"
-VERSION_FILES = ("model.onnx", "model.onnx.data")  # what a verdict vouches for in a version
+MODEL_FILE = "model.onnx"
+WEIGHTS_SUFFIX = ".data"
 Manifest = dict[str, dict[int, dict[str, Any]]]  # model -> version -> "files" and more
 
 
@@ -213,11 +214,16 @@ def looks_whole(folder: Path, entry: Mapping[str, Any]) -> bool:
     )
 
 
+def of_version(files: Mapping[str, str]) -> dict[str, str]:
+    """Those of a graph's files that lie in its version: model.onnx and its large weights."""
+    return {n: files[n] for n in files if n == MODEL_FILE or n.endswith(WEIGHTS_SUFFIX)}
+
+
 def vouched(folder: Path) -> bool:
     """Whether a version's model is the one that the verdict next to it is about."""
     try:
         files = read_json(folder / VERDICT_FILE)["files"]
-        return not difference(folder, {n: files[n] for n in VERSION_FILES if n in files})
+        return not difference(folder, of_version(files))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
