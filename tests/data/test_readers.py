@@ -333,6 +333,7 @@ def test_every_part_of_a_log_is_in_its_fingerprint():
         ("movies.dat", "1::Amélie (2001)::Comedy\n2::Up::Drama|War\n"),
         ("u.item", "1|Amélie (2001)|01-Jan-1995||x\n2|Up|01-Jan-1995||x\n"),
         ("movies.csv", 'movieId,title,genres\n1,"Amélie (2001)",Comedy\n2,Up,Drama\n'),
+        ("shop.csv", "item_id,title\n1,Amélie (2001)\n2,Up\n"),
     ],
 )
 def test_titles_of_every_form_are_read(tmp_path, name, text):
