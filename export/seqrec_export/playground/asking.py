@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrec_export.clients.filters import FILTERED, KEEP_SEEN, QUERY, SIMILAR
 from seqrec_export.clients.packing import Tensor, values
 from seqrec_export.clients.python import TLS, Client
 from seqrec_export.clients.rows import Signature
@@ -20,8 +21,7 @@ from seqrec_export.errors import SeqrecError
 from seqrec_export.exporting.kept_attributes import ATTRIBUTES_FILE
 from seqrec_export.playground.items import ALLOW, HISTORY, Known, Suggestions, read_run
 
-FILTERED, SIMILAR = "_filtered", "_similar_items"
-HISTORY_IDS, QUERY_IDS, KEEP_SEEN = "history_item_ids", "query_item_ids", "keep_seen"
+HISTORY_IDS = "history_item_ids"
 _ITEMS = "item_ids", "candidate_ids"  # what the names of inputs with items end with
 LOWEST = float(np.finfo(np.float32).min)  # the score of a candidate that is unknown
 _READ = "vocabulary", "onnx", f"onnx/{ATTRIBUTES_FILE}"  # of a run's folder
@@ -91,7 +91,7 @@ class Playground:
     ) -> dict[str, Any]:
         """The items nearest to these, under the filters that are not about a history."""
         row = {n: value for n, value in filters.items() if value and n != KEEP_SEEN}
-        return self._answer(place, f"{place.model}{SIMILAR}", {QUERY_IDS: ids, **row}, top_k)
+        return self._answer(place, f"{place.model}{SIMILAR}", {QUERY: ids, **row}, top_k)
 
     def _models_of(self, server: int) -> list[dict[str, Any]]:
         # A new connection has read no signature yet, and does not wait after those that failed. One
@@ -203,7 +203,7 @@ class Playground:
     def _looks_up(self, place: Place) -> tuple[str, str]:
         """A graph that says whether it knows an id, and the input for it; "" if there is none."""
         client = self._client(place)
-        for graph, asked in ((place.model + SIMILAR, QUERY_IDS), (place.model, HISTORY_IDS)):
+        for graph, asked in ((place.model + SIMILAR, QUERY), (place.model, HISTORY_IDS)):
             if graph not in client.serving():
                 continue
             signature = client.signature(graph, version=place.version)

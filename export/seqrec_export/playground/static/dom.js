@@ -1,10 +1,8 @@
 // Elements are made of text, never of markup: ids and titles come from elsewhere.
 
-let count = 0;
-
-export function unique(prefix) {
-  count += 1;
-  return `${prefix}-${count}`;
+// What a field is called in the document: the same each time that it is drawn.
+export function idOf(kind, name) {
+  return `${kind}-${name.replaceAll(/\s/g, "_")}`;
 }
 
 export function make(tag, properties = {}, ...children) {

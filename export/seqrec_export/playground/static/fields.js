@@ -1,6 +1,6 @@
 // The fields of a request, as the served models take them.
 
-import { ask, debounced, make, unique, words } from "./dom.js";
+import { ask, debounced, idOf, make, words } from "./dom.js";
 import { picker } from "./picker.js";
 
 const LABELS = {
@@ -31,6 +31,7 @@ export function build(into, fields, { state, titles, model, changed }) {
       if (!isList(field)) return single(field, state, changed, suggest(field.name));
       const followers = fields.filter((other) => other.follows === field.name);
       const made = picker({
+        name: field.name,
         label: labelOf(field.name),
         hint: field.kind === "items" ? "Type a title or an id." : "Type a value.",
         chosen: state.list(field.name),
@@ -50,7 +51,7 @@ export function build(into, fields, { state, titles, model, changed }) {
 }
 
 function box(field, state, changed) {
-  const id = unique("field");
+  const id = idOf("field", field.name);
   const checked = state.get(field.name) === "1";
   const onchange = (event) => {
     state.set(field.name, ...(event.target.checked ? ["1"] : []));
@@ -65,7 +66,7 @@ function box(field, state, changed) {
 }
 
 function single(field, state, changed, suggest) {
-  const [id, listId, hintId] = [unique("field"), unique("list"), unique("hint")];
+  const [id, listId, hintId] = ["field", "list", "hint"].map((kind) => idOf(kind, field.name));
   const list = make("datalist", { id: listId });
   const suggested = debounced(150, async () => fill(list, await suggest(input.value).catch(() => [])));
   const input = make("input", {
@@ -104,7 +105,7 @@ function follower(field, i, item, state, changed) {
       changed();
     },
   });
-  if (!isNumber(field)) input.setAttribute("list", `of-${field.name}`);
+  if (!isNumber(field)) input.setAttribute("list", idOf("values", field.name));
   return make("label", {}, words(field.name.replace(/^history_/, "")), input);
 }
 
@@ -112,7 +113,7 @@ function followersLists(fields, suggest) {
   return fields
     .filter((field) => field.follows && !isNumber(field))
     .map((field) => {
-      const list = make("datalist", { id: `of-${field.name}` });
+      const list = make("datalist", { id: idOf("values", field.name) });
       suggest(field.name)("").then((found) => fill(list, found), () => {});
       return list;
     });

@@ -56,12 +56,14 @@ function draw() {
     const has = ({ inputs, filters }) => [...inputs, ...filters].some((field) => field.name === name);
     return (places().find(has) ?? places()[0]).place.model;
   };
+  const focused = document.activeElement?.id;
   const rest = { state, titles, model, changed };
   const filters = fields("filters");
   pickers = new Map([
     ...build(at("inputs"), fields("inputs"), rest),
     ...build(at("filters"), filters, rest),
   ]);
+  if (focused) at(focused)?.focus();
   at("narrowed").hidden = filters.length === 0;
   problem("");
   if (strange.length) problem(`Not served: ${strange.join(", ")}.`);

@@ -1,12 +1,12 @@
 // A field for several texts: typing shows suggestions, and what is chosen stands above it in a list.
 // It is the combobox with a list of the ARIA Authoring Practices: the focus stays in the field.
 
-import { debounced, make, unique } from "./dom.js";
+import { debounced, idOf, make } from "./dom.js";
 
 // `suggest(typed)` gives [{id, title, about}], `changed()` is called after `chosen` was changed,
 // `more(i, text)` gives what stands next to a chosen one, `named(text)` its title.
-export function picker({ label, hint, chosen, suggest, changed, more, named, removed }) {
-  const [id, listId, hintId] = [unique("field"), unique("list"), unique("hint")];
+export function picker({ name, label, hint, chosen, suggest, changed, more, named, removed }) {
+  const [id, listId, hintId] = ["field", "list", "hint"].map((kind) => idOf(kind, name));
   let options = [];
   let active = -1;
   let asked = 0;
