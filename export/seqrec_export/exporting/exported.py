@@ -30,7 +30,6 @@ from seqrec_export.exporting.triton_config import (
     model_config,
 )
 from seqrec_export.folders import (
-    link_or_copy,
     naming,
     read_json,
     recover,
@@ -175,18 +174,7 @@ def _write(
         write_text(folder / name / CONFIG_FILE, config_text(model_config(graph)))
         write_json(folder / name / CONTRACT_FILE, contract(graph))
     files = {name: file_hashes(folder / name) for name in graphs}
-    _share_weights(folder, files)
     write_json(folder / EXPORT_FILE, {**made, "files": files})
-
-
-def _share_weights(folder: Path, files: Mapping[str, Mapping[str, str]]) -> None:
-    """Keep large weights that several graphs have once, under a name in each graph's folder."""
-    first: dict[str, Path] = {}
-    for graph, hashes in files.items():
-        for file in weight_files(folder / graph):
-            known = first.setdefault(hashes[file.name], file)
-            if known != file:
-                link_or_copy(known, file)
 
 
 def find_export(run: Run) -> Exported:

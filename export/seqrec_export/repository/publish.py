@@ -192,7 +192,8 @@ def _stage(
     """Copy a graph's files into the repository; returns the path of each, by name.
 
     They are files in the repository's folder, which Triton ignores. Large weights that another
-    graph has as well are one file of two names, so that their pages are in memory once; `copies`
+    graph has as well are one file of two names, so that their pages are in memory once (`onnx.load`
+    refuses such a file, so an export has none); `copies`
     has those that were copied so far, by sha256. Raises SeqrecError if a copy is not what was
     verified.
     """
