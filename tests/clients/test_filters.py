@@ -118,6 +118,7 @@ def test_similar_items_are_others_and_obey(
             "sasrec does not filter by where={'colour': ...}; it takes exclude, allow, "
             "where={'garment_group_name': ...}, where={'tags': ...}, keep_seen",
         ),
+        (lambda c: c.recommend("sasrec", [], where={"colour": ["red"]}), "it takes exclude"),
         (lambda c: c.recommend("two_tower", [{}], keep_seen=True), "does not filter by keep_seen"),
         (lambda c: c.recommend("sasrec", [{}], where={"item_ids": ["a"]}), "give it as allow"),
         (lambda c: c.recommend("sasrec", [{}], where=["a"]), "where takes lists of values by"),

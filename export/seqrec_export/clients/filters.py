@@ -85,7 +85,7 @@ def narrowed(
         if isinstance(both.get(KEEP_SEEN), int) and not both[KEEP_SEEN]:
             del both[KEEP_SEEN]
         made.append({name: row[name] for name in row if name not in places} | both)
-    used = {name for row in made for name in row if is_filter(name, own)}
+    used = of_call.keys() | {name for row in made for name in row if is_filter(name, own)}
     if not used:
         return model, made
     graph = model if itself else f"{model}{FILTERED}"
