@@ -31,7 +31,7 @@ def embed(
     runs: options.Runs = None,
     repository: options.Repository = None,
     batch_size: Annotated[int, typer.Option(help="Users at a time.")] = 1024,
-    resume: options.Resume = False,
+    resume: options.GoOn = False,
     json: options.Json = False,
 ) -> None:
     """Encode every user of a log: vectors as .npy, and as a column of a Parquet file.
@@ -68,14 +68,14 @@ def embed(
     else:
         interactions = read_log(plan)
         what, count = "users", len(interactions.user_ids)
-        with counting("encoding users", count) as progress:
+        with counting("encoding users") as progress:
             vectors, table = embed_users(
                 run,
                 interactions,
                 out,
                 batch_size=batch_size,
                 resume=resume,
-                progress=progress,
+                progress=lambda done: progress(done, count),
                 report=note,
             )
         note_other_version(run, plan, "its scorer does not go with these vectors")

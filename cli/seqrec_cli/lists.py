@@ -41,6 +41,28 @@ def numbers(option: str, given: Sequence[str] | None) -> list[float] | None:
     return [float(part or "nan") for part in parts]
 
 
+def by_attribute(given: Sequence[str]) -> dict[str, list[str]]:
+    """The values that --where gives to each attribute."""
+    wanted: dict[str, list[str]] = {}
+    for text in given:
+        name, separator, values = text.partition("=")
+        name = name.strip()
+        if not separator or not name:
+            raise SeqrecError(
+                f"--where {text}: write an attribute and its values, as garment_group_name=Knitwear"
+            )
+        wanted.setdefault(name, []).extend(texts(f"--where {name}", [values]) or [])
+    return wanted
+
+
+def filter_option(name: str) -> str:
+    """A filter among a graph's inputs, as an option."""
+    plain = {"exclude_item_ids": "--exclude", "allow_item_ids": "--allow"}
+    if name == "keep_seen":
+        return "--keep-seen"
+    return plain.get(name) or f"--where {name.removeprefix('allow_')}=..."
+
+
 def _parts(option: str, text: str) -> list[str]:
     if not text.strip():
         return []

@@ -24,6 +24,7 @@ from seqrec_cli.machine_errors import said
 from seqrec_cli.models import models
 from seqrec_cli.playground import playground
 from seqrec_cli.recommend import recommend
+from seqrec_cli.recommend_all import recommend_all
 from seqrec_cli.rollback import rollback
 from seqrec_cli.serve import serve
 from seqrec_cli.train import train
@@ -38,6 +39,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     (TRAINING, export),
     (TRAINING, verify),
     (TRAINING, embed),
+    (TRAINING, recommend_all),
     (TRAINING, models),
     (SERVING, serve),
     (SERVING, recommend),
@@ -109,7 +111,7 @@ def main() -> None:
 
 
 def _resumable() -> bool:
-    return len(sys.argv) > 1 and sys.argv[1] in {"build", "train", "embed"}
+    return len(sys.argv) > 1 and sys.argv[1] in {"build", "train", "embed", "recommend-all"}
 
 
 if __name__ == "__main__":

@@ -87,6 +87,14 @@ ItemPrecision = Annotated[
 Keep = Annotated[int, typer.Option(help="Versions of each model that stay for rollback.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")]
+GoOn = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Only go on with what was stopped: do not start over if it was of another model or "
+        "log.",
+    ),
+]
 Retrain = Annotated[
     bool,
     typer.Option(

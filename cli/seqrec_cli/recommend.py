@@ -113,9 +113,9 @@ def recommend(
     filters = Filters(
         exclude=lists.texts("--exclude", exclude),
         allow=lists.texts("--allow", allow),
-        where=_where(where or []),
+        where=lists.by_attribute(where or []),
         keep_seen=keep_seen,
-        said=_option,
+        said=lists.filter_option,
     )
     request = {name: value for name, (_, value) in given.items() if value is not None}
     texts = _inputs(inputs or [], {name: given[name][0] for name in request})
@@ -181,28 +181,6 @@ def _inputs(given: Sequence[str], taken: Mapping[str, str]) -> dict[str, list[st
     return texts
 
 
-def _where(given: Sequence[str]) -> dict[str, list[str]]:
-    """The values that --where gives to each attribute."""
-    wanted: dict[str, list[str]] = {}
-    for text in given:
-        name, separator, values = text.partition("=")
-        name = name.strip()
-        if not separator or not name:
-            raise SeqrecError(
-                f"--where {text}: write an attribute and its values, as garment_group_name=Knitwear"
-            )
-        wanted.setdefault(name, []).extend(lists.texts(f"--where {name}", [values]) or [])
-    return wanted
-
-
-def _option(name: str) -> str:
-    """A filter among a graph's inputs, as an option."""
-    plain = {"exclude_item_ids": "--exclude", "allow_item_ids": "--allow"}
-    if name == "keep_seen":
-        return "--keep-seen"
-    return plain.get(name) or f"--where {name.removeprefix('allow_')}=..."
-
-
 def _value(option: str, tensor: Tensor, given: Sequence[str]) -> Any:
     """What --input says for one input, as its type has it."""
     single = tensor.dims == (1,) and not tensor.aligned_with
@@ -236,7 +214,7 @@ def _require_answerable(
     filters = [name for name in inputs if is_filter(name, inputs)]
     options_of = (
         {name: f"--input {name}" for name in (*inputs, *others)}
-        | {name: _option(name) for name in filters}
+        | {name: lists.filter_option(name) for name in filters}
         | dict(options_of)
     )
     taken = ", ".join(options_of[name] for name in inputs)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         import_rectools,
         load,
         publish,
+        recommend_all,
         train,
         verify,
     )
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from seqrec_export.data.vocabulary import PAD, UNKNOWN
     from seqrec_export.errors import SeqrecError
     from seqrec_export.evaluation import ranking
+    from seqrec_export.exporting.embed import embed_items, embed_users
     from seqrec_export.exporting.exported import Exported
+    from seqrec_export.exporting.list_files import join_lists
     from seqrec_export.in_process import Run
     from seqrec_export.models import wire
     from seqrec_export.models.model import Batch, Metric, Model
@@ -79,17 +82,21 @@ __all__ = [
     "batches",
     "build",
     "compact",
+    "embed_items",
+    "embed_users",
     "export",
     "from_frame",
     "import_module",
     "import_recbole",
     "import_rectools",
+    "join_lists",
     "layers",
     "load",
     "losses",
     "publish",
     "ranking",
     "read",
+    "recommend_all",
     "retrieval_graphs",
     "serve",
     "setting",
@@ -109,6 +116,7 @@ _FROM = {
         "import_rectools",
         "load",
         "publish",
+        "recommend_all",
         "train",
         "verify",
     ),
@@ -127,7 +135,9 @@ _FROM = {
     "data.readers.frames": ("from_frame",),
     "data.vocabulary": ("PAD", "UNKNOWN"),
     "errors": ("SeqrecError",),
+    "exporting.embed": ("embed_items", "embed_users"),
     "exporting.exported": ("Exported",),
+    "exporting.list_files": ("join_lists",),
     "in_process": ("Run",),
     "models.model": (
         "Batch",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
 from seqrec_export import pipeline
+from seqrec_export.clients.filters import Filters, Values, Where
 from seqrec_export.clients.python import Client
 from seqrec_export.contract import ItemPrecision
 from seqrec_export.data.attributes import ItemAttributes
@@ -26,6 +27,7 @@ from seqrec_export.exporting.exported import (
     Report,
     export_run,
 )
+from seqrec_export.exporting.lists import recommend_all as write_lists
 from seqrec_export.imports import libraries, module
 from seqrec_export.in_process import Run
 from seqrec_export.models import registry
@@ -217,6 +219,60 @@ def build(
     return built
 
 
+def recommend_all(
+    run: run_folder.Run,
+    log: Interactions,
+    out: str | Path,
+    *,
+    k: int = 10,
+    users: str | Path | Sequence[str] | Any = None,
+    exclude: Values = None,
+    allow: Values = None,
+    where: Where = None,
+    keep_seen: bool = False,
+    exclude_from: str | Path | Any = None,
+    shard: tuple[int, int] | None = None,
+    batch_size: int | None = None,
+    threads: int = 0,
+    resume: bool = False,
+    progress: Progress = True,
+) -> Path:
+    """Write the `k` best items of every user of the log to a Parquet file, by the exported graph.
+
+    Its columns are `user_id`, `rank` from 1, `item_id` and `score`. `users` are those of a file, a
+    frame or a list instead; `exclude`, `allow`, `where` and `keep_seen` hold for all of them,
+    `exclude_from` is a table of what not to give to whom. `shard` (2, 4) is a part of the users, in
+    a file of its own; `join_lists` puts the parts together. Work that was stopped goes on.
+    """
+    _require(run, run_folder.Run, "recommend_all takes what train, load or import_module gives")
+    _require_log(log)
+    report = _reporter(progress)
+    filters = Filters(exclude=exclude, allow=allow, where=where, keep_seen=keep_seen)
+    shown = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal shown
+        if done * 10 // total > shown:
+            shown = done * 10 // total
+            report(f"{done:,} of {total:,} users have their lists")
+
+    return write_lists(
+        run,
+        log,
+        out,
+        k=k,
+        users=users,
+        filters=filters.inputs(run.model.name),
+        exclude_from=exclude_from,
+        shard=shard,
+        batch_size=batch_size,
+        threads=threads,
+        resume=resume,
+        progress=tell,
+        report=report,
+    )
+
+
 def _answering(make: Callable[Given, run_folder.Run]) -> Callable[Given, Run]:
     """The same, but its run answers."""
 
@@ -284,9 +340,7 @@ def _require(found: object, kind: type, takes: str) -> None:
 
 def _require_log(log: object) -> None:
     if not isinstance(log, Interactions):
-        raise SeqrecError(
-            f"a model is trained on what read or from_frame gives, found {type(log).__name__}"
-        )
+        raise SeqrecError(f"a log is what read or from_frame gives, found {type(log).__name__}")
 
 
 def _reporter(progress: Progress) -> Report:

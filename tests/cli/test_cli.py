@@ -24,7 +24,7 @@ from support.commands import outcome, run
 from support.served import serving
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-NAMES = [command.__name__ for _, command in COMMANDS]
+NAMES = [command.__name__.replace("_", "-") for _, command in COMMANDS]
 SHOP = "synthetic:users=200,items=80,events=3000,seed=2"
 FAST = ["--set", "epochs=2"]
 FILTER_BY = ["--filter-by", "garment_group_name"]
@@ -270,6 +270,29 @@ def test_embed_items_reads_no_log(built: Path, tmp_path: Path) -> None:
     out = tmp_path / "vectors.npy"
     said = outcome("embed", "--items", "-m", "sasrec", *where(built)[:2], "--out", str(out))
     assert said["items"] == len(np.load(out)) == len(pq.read_table(said["table"])) <= 80
+
+
+def test_recommend_all_writes_a_list_for_every_user(built: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lists.parquet"
+    arguments = ["recommend-all", "-m", "sasrec", *where(built), "--data", SHOP, "--top-k", "4"]
+    arguments += ["--batch-size", "50", "--out", str(out)]
+    said = outcome(*arguments)
+    assert said == {"lists": str(out), "rows": 200 * 4}
+    one = out.read_bytes()
+    for part in ("1/2", "2/2"):
+        outcome(*arguments, "--shard", part)
+    out.unlink()
+    assert outcome("recommend-all", "--join", "2", "--out", str(out)) == said
+    assert out.read_bytes() == one
+    some = pq.read_table(out).slice(8, 3)
+    some.to_pandas().to_csv(tmp_path / "some.csv", index=False)
+    best = some["item_id"][0].as_py()
+    outcome(*arguments, "--users", str(tmp_path / "some.csv"), "--exclude", best)
+    found = pq.read_table(out)
+    assert found["user_id"].to_pylist() == [some["user_id"][0].as_py()] * 4
+    assert found["item_id"].to_pylist()[:2] == some["item_id"].to_pylist()[1:]
+    for wrong, why in (("--shard=2", "as 2/4"), ("--where=colour", "an attribute and its values")):
+        assert why in str(run(*arguments, wrong).exception)
 
 
 def test_recommend_asks_a_running_server(built: Path, tmp_path: Path) -> None:
