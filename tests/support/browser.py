@@ -44,7 +44,7 @@ def absent(program: str) -> None:
     (pytest.fail if os.environ.get("REQUIRE_CLIENTS") else pytest.skip)(MISSING.format(program))
 
 
-def until(driver: Any, true: Callable[[Any], Any], seconds: float = 10) -> Any:
+def until(driver: Any, true: Callable[[Any], Any], seconds: float = 30) -> Any:
     """What `true` gives once it is true."""
     from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.support.wait import WebDriverWait

@@ -52,6 +52,7 @@ class Playground:
         self._clients = [Client(url, tls=tls) for url in urls]
         self._runs = runs
         self._titles = titles or {}
+        self._titled = Suggestions(self._titles, self._titles)
         self._known: dict[str, tuple[Any, Known]] = {}  # by model: when it was written, and what
         self._suggestions: dict[tuple[str, str], tuple[Known, Suggestions]] = {}
 
@@ -66,15 +67,12 @@ class Playground:
     def suggest(self, model: str, field: str, typed: str) -> list[dict[str, Any]]:
         """What may be meant by what was typed into a field, the best match first."""
         known = self._about(model)
-        items = field.endswith(_ITEMS)
-        key = (model, "" if items else field)
-        of, found = self._suggestions.get(key, (None, None))
-        if found is None or of is not known:
-            texts = known.ids.get("items") or list(self._titles) if items else known.texts(field)
-            found = Suggestions(texts, self._titles if items else None)
-            self._suggestions[key] = known, found
-        texts = found.find(typed)
-        return [self._described(known, text) if items else {"id": text} for text in texts]
+        if not field.endswith(_ITEMS):
+            found = self._found(known, (model, field), known.texts(field))
+            return [{"id": text} for text in found.find(typed)]
+        ids = known.ids.get("items")
+        found = self._found(known, (model, ""), ids) if ids else self._titled
+        return [self._described(known, text) for text in found.find(typed)]
 
     def recommend(
         self, place: Place, row: Mapping[str, Any], filters: Mapping[str, Any], top_k: int
@@ -211,6 +209,15 @@ class Playground:
                 return graph, asked
         return "", ""
 
+    def _found(self, known: Known, key: tuple[str, str], texts: Sequence[str]) -> Suggestions:
+        """What is suggested for a field; it is kept until a training has replaced it."""
+        of, found = self._suggestions.get(key, (None, None))
+        if found is None or of is not known:
+            found = Suggestions(texts, {} if key[1] else self._titles)
+            if texts:  # nothing is kept of names that somebody made up
+                self._suggestions[key] = known, found
+        return found
+
     def _client(self, place: Place) -> Client:
         if not 0 <= place.server < len(self._clients):
             raise SeqrecError(f"there is no server {place.server}; load the page again")
@@ -231,7 +238,8 @@ class Playground:
         before, known = self._known.get(model, (None, Known()))
         if before != stamps:
             known = read_run(run, (model, model + FILTERED))
-            self._known[model] = stamps, known
+            if any(stamps):
+                self._known[model] = stamps, known
         return known
 
 

@@ -38,18 +38,21 @@ function nearest({ similar, model }, i, { act, fields }) {
     "section",
     { className: "pane similar", "aria-label": heading },
     make("h3", { tabIndex: -1 }, heading),
-    ...said({ answer, model, ignored: [], row: { candidate_ids: [id] } }),
+    ...said({ answer, model, near: true, ignored: [] }),
     items({ model }, answer, `${i} similar`, { others: [], act, fields }),
     close,
   );
 }
 
 // Sentences about the answer.
-function said({ answer, ignored, filters = {}, row = {}, model }) {
+function said({ answer, ignored, filters = {}, row = {}, model, near = false }) {
   const lines = [`${count(answer.items.length)} in ${time(answer)}, from ${answer.graph}.`];
   if (answer.known === 0) {
-    lines.push("Nothing of the request is known to the model: this is its cold start.");
-  } else if (answer.known !== null) {
+    const history = model.inputs.some(({ name }) => name === "history_item_ids");
+    if (near) lines.push("The model does not know this item: these are popular ones.");
+    else if (history) lines.push("The model knows nothing of the history: this is its cold start.");
+    else lines.push("The model does not know the id of the request.");
+  } else if (answer.known !== null && !near) {
     lines.push(`Ids that the model knew: ${answer.known}.`);
   }
   for (const [name, texts] of Object.entries(answer.unknown)) {
@@ -62,7 +65,7 @@ function said({ answer, ignored, filters = {}, row = {}, model }) {
   if (ignored.length) {
     lines.push(`Not for this model, and not sent: ${ignored.map(labelOf).join(", ")}.`);
   }
-  if (model.inputs.some(({ name }) => name === "candidate_ids") && !row.candidate_ids) {
+  if (model.inputs.some(({ name }) => name === "candidate_ids") && !row.candidate_ids && !near) {
     lines.push("This model scores candidates; give some.");
   }
   return lines.map((line) => make("p", { className: "said" }, line));
