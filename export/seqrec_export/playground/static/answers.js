@@ -101,18 +101,18 @@ function items({ model }, answer, pane, { others, act, fields }) {
           { className: "what" },
           item.title ? `${item.title} ` : "",
           make("code", {}, item.id),
-          there >= 0 ? make("span", { className: "elsewhere" }, ` (${there + 1} in the other)`) : null,
+          there >= 0 ? make("span", { className: "elsewhere" }, ` no. ${there + 1} there`) : null,
         ),
         make("span", { className: "score" }, item.score === null ? "unknown" : item.score.toFixed(4)),
         make(
           "span",
           { className: "more" },
           ...Object.entries(item.attributes).flatMap(([attribute, values]) =>
-            values.map((value) => make("span", { title: attribute }, value)),
+            values.map((value) => make("span", { className: "value", title: attribute }, value)),
           ),
           model.similar ? button("similar", "Similar", "Items similar to") : null,
           fields.has("history_item_ids") ? button("history_item_ids", "+ History", "To the history:") : null,
-          fields.has("exclude_item_ids") ? button("exclude_item_ids", "Leave out", "Leave out") : null,
+          fields.has("exclude_item_ids") ? button("exclude_item_ids", "Exclude", "Exclude") : null,
         ),
       );
     }),

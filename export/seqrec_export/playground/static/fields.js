@@ -6,7 +6,7 @@ import { picker } from "./picker.js";
 const LABELS = {
   history_item_ids: "History, oldest first",
   candidate_ids: "Candidates to score",
-  exclude_item_ids: "Leave out these items",
+  exclude_item_ids: "Exclude these items",
   allow_item_ids: "Only these items",
   keep_seen: "What the history holds may come back",
 };
@@ -33,7 +33,7 @@ export function build(into, fields, { state, titles, model, changed }) {
       const made = picker({
         name: field.name,
         label: labelOf(field.name),
-        hint: field.kind === "items" ? "Type a title or an id." : "Type a value.",
+        hint: field.kind === "items" ? "title or id" : "value",
         chosen: state.list(field.name),
         suggest: suggest(field.name),
         changed,

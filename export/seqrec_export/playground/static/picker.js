@@ -6,7 +6,7 @@ import { debounced, idOf, make } from "./dom.js";
 // `suggest(typed)` gives [{id, title, about}], `changed()` is called after `chosen` was changed,
 // `more(i, text)` gives what stands next to a chosen one, `named(text)` its title.
 export function picker({ name, label, hint, chosen, suggest, changed, more, named, removed }) {
-  const [id, listId, hintId] = ["field", "list", "hint"].map((kind) => idOf(kind, name));
+  const [id, listId] = ["field", "list"].map((kind) => idOf(kind, name));
   let options = [];
   let active = -1;
   let asked = 0;
@@ -21,7 +21,7 @@ export function picker({ name, label, hint, chosen, suggest, changed, more, name
     "aria-autocomplete": "list",
     "aria-expanded": "false",
     "aria-controls": listId,
-    "aria-describedby": hintId,
+    placeholder: hint,
     oninput: debounced(100, look),
     onclick: look,
     onblur: close,
@@ -134,9 +134,9 @@ export function picker({ name, label, hint, chosen, suggest, changed, more, name
         make(
           "li",
           {},
-          make("span"),
-          ...(more?.(i, text) ?? []),
+          make("span", { className: "name" }),
           make("button", { type: "button", onclick: () => remove(i) }, "×"),
+          ...(more?.(i, text) ?? []),
         ),
       ),
     );
@@ -154,7 +154,7 @@ export function picker({ name, label, hint, chosen, suggest, changed, more, name
         make("code", {}, text),
         ...(unknown ? [" unknown"] : []),
       );
-      row.lastChild.setAttribute("aria-label", `Remove ${title ?? text}`);
+      row.querySelector("button").setAttribute("aria-label", `Remove ${title ?? text}`);
     });
   }
 
@@ -163,7 +163,6 @@ export function picker({ name, label, hint, chosen, suggest, changed, more, name
     "div",
     { className: "picker" },
     make("label", { htmlFor: id }, label),
-    make("p", { id: hintId, className: "hint" }, hint),
     above,
     field,
     list,
