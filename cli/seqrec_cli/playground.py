@@ -85,8 +85,9 @@ def playground(
     try:
         listener = socket.create_server((host, port), family=family(host))
     except OSError as error:
+        why = (error.strerror or str(error)).partition(" (")[0]
         raise SeqrecError(
-            f"--host {host}, --port {port}: {error.strerror}; give another port, or 0 for any"
+            f"--host {host}, --port {port}: {why}; give another port, or 0 for any"
         ) from error
     address = f"http://{in_url(reached_at(host))}:{listener.getsockname()[1]}/"
     if not listening_to_itself(listener):
