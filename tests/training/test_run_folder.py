@@ -3,7 +3,7 @@
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from seqrec_export.training.run import (
 )
 from seqrec_export.training.train import alone, finished, finished_key, load, train
 from support.commands import outcome, run
+from support.copies import without_filters
 from support.toys import cyclic
 
 ITEMS_FILE = "vocabulary/items.parquet"
@@ -163,16 +164,26 @@ def test_a_run_in_a_folder_that_nobody_may_write_is_read(
     assert not [f for f in sound.parent.iterdir() if "lock" in f.name]
 
 
+@pytest.fixture
+def own_graphs() -> Iterator[None]:
+    with without_filters():
+        yield
+
+
 def test_a_run_of_a_version_that_lacked_a_setting_is_exported(sound: Path) -> None:
     """By the default that the setting has now; such a run has no list of its files either."""
     description = json.loads((sound / "config.json").read_text())
     del description["config"]["precision"]
     (sound / "config.json").write_text(json.dumps(description))
     (sound / "files.json").unlink()
-    assert export_run(load(sound)).graphs
+    with without_filters():
+        assert export_run(load(sound)).graphs
 
 
-def test_export_takes_what_the_run_was_exported_with(sound: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("own_graphs")
+def test_export_takes_what_the_run_was_exported_with(
+    sound: Path, own_graphs: None, tmp_path: Path
+) -> None:
     where = ["-m", "caser", "--runs", str(sound.parent), "-r", str(tmp_path / "models")]
     first = outcome("export", *where, "--item-precision", "int8", "--top-k", "7")
     assert first["caser"]["exported_anew"]

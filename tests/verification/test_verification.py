@@ -27,6 +27,7 @@ from seqrec_export.verification.cases import CLASSES, classes_of, why_not
 from seqrec_export.verification.gate import EVERY_ID, HELD_OUT, NEIGHBOURS, refused, verify
 from seqrec_export.verification.structure import CHECKS as FILE_CHECKS
 from seqrec_export.verification.verdict import CPU, CUDA
+from support.copies import without_filters
 from support.served import TOP_K, WINDOW, copied, serving, small_config
 from support.toys import toy
 
@@ -218,7 +219,9 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     log = toy([[STRANGE[i] for i in rng.permutation(len(STRANGE))[:6]] for _ in range(60)])
     folder = tmp_path_factory.mktemp("strange")
     config = small_config("sasrec", epochs=1)
-    return export_run(train(MODELS["sasrec"], log, config, folder / "sasrec", progress=False), 5)
+    run = train(MODELS["sasrec"], log, config, folder / "sasrec", progress=False)
+    with without_filters():
+        return export_run(run, 5)
 
 
 def test_ids_that_look_alike_are_kept_apart(strange: Exported) -> None:
