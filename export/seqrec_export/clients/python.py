@@ -105,11 +105,11 @@ class Client:
     ) -> list[list[tuple[str, float]]]:
         """Each row's best items with their scores, best first; `k` of them, or all.
 
-        `exclude` never comes back, of `allow` alone if it is given, and only items with one of the
-        values that `where` has for each attribute. With `keep_seen`, what the history holds may
-        come back. They hold for all rows, and all together; a row may have filters of its own, as
-        `exclude_item_ids` and so on. `<model>_filtered` is asked if there is one, else the model.
-        `top_k` is another name of `k`.
+        What `exclude` holds never comes back. If `allow` is given, nothing but what it holds does.
+        `where` has values by attribute, of which an item must have one. With `keep_seen`, what the
+        history holds may come back. All of them hold together, for every row; a row may have
+        filters of its own, as `exclude_item_ids` and so on. `<model>_filtered` is asked if there
+        is a filter, else the model. `top_k` is another name of `k`.
         """
         self._require(model, model, "recommend")
         filters = Filters(exclude=exclude, allow=allow, where=where, keep_seen=keep_seen)
