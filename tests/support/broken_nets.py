@@ -54,7 +54,7 @@ def candidates_reversed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def seen_items_kept(patch: Patch) -> None:
-    patch.setattr(item_search, "_masked", lambda scores, user, seen, lowest: scores)
+    patch.setattr(item_search, "masked", lambda scores, rows, items, lowest: scores)
 
 
 def unknown_candidates_scored(patch: Patch) -> None:

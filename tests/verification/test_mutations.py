@@ -23,6 +23,7 @@ from seqrec_export.exporting.onnx_export import export_graph
 from seqrec_export.repository.publish import publish
 from seqrec_export.verification.gate import refused, verify
 from support import broken_files as files
+from support import broken_filters as filters
 from support import broken_nets as nets
 from support.served import GRAPHS, copied
 
@@ -137,6 +138,57 @@ MUTATIONS = {
         "gru4att_encoder", {"values"}, net=nets.gap_edge_on_the_other_side
     ),
     "output renamed": Mutation("caser_scorer", {"axes", "answers"}, model=files.output_renamed),
+    "exclusion ignored": Mutation(
+        "caser_filtered", {"excluded"}, function=filters.given(2, filters.emptied)
+    ),
+    "allow-list inverted": Mutation(
+        "caser_filtered", {"excluded"}, patch=filters.allow_list_inverted
+    ),
+    "only unknown ones allowed, so anything": Mutation(
+        "caser_filtered", {"excluded"}, patch=filters.unknown_only_is_no_filter
+    ),
+    "attributes shifted by one item": Mutation(
+        "caser_filtered", {"weights", "excluded"}, model=filters.attributes_shifted
+    ),
+    "one item's attribute wrong": Mutation(
+        "caser_similar_items", {"weights"}, model=filters.one_items_attribute
+    ),
+    "first of several values only": Mutation(
+        "caser_filtered", {"weights", "values"}, patch=filters.first_value_only
+    ),
+    "what was seen never kept": Mutation(
+        "caser_filtered", {"values"}, function=filters.given(-1, torch.zeros_like)
+    ),
+    "what was seen always kept": Mutation(
+        "caser_filtered", {"excluded"}, function=filters.given(-1, torch.ones_like)
+    ),
+    "filters ignored in cold start": Mutation(
+        "caser_filtered",
+        {"excluded"},
+        patch=filters.searching(filters.filters_ignored_in_cold_start),
+    ),
+    "filter after the top-k": Mutation(
+        "caser_similar_items",
+        {"excluded"},
+        patch=filters.searching(filters.filtered_after_the_top_k),
+    ),
+    "one row's list for all rows": Mutation(
+        "caser_filtered", {"excluded", "neighbours"}, patch=filters.one_list_is_taken_for_all_rows
+    ),
+    "excluded, but allowed": Mutation(
+        "caser_filtered", {"excluded"}, patch=filters.excluded_among_the_listed
+    ),
+    "allowed twice, back twice": Mutation(
+        "caser_similar_items", {"ids"}, patch=filters.listed_twice_comes_back_twice
+    ),
+    "similar to itself": Mutation(
+        "caser_similar_items",
+        {"excluded"},
+        patch=filters.searching(filters.query_comes_back),
+    ),
+    "dot product for the cosine": Mutation(
+        "caser_similar_items", {"values", "ranking"}, patch=filters.dot_product_for_cosine
+    ),
     "file cut off": Mutation("caser_scorer", {"format", "answers"}, file=files.truncated),
 }
 

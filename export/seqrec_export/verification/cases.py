@@ -77,6 +77,9 @@ def cases(graph: Graph, window: int, rng: np.random.Generator) -> Iterator[Case]
                 length=lengths[j % len(lengths)],
                 candidates=counts[(i + j) % len(counts)],
             )
+    for batch in BATCHES if filter_cases.FEW in names else ():
+        # Next to long lists, a graph does not choose to score nothing but what they hold.
+        yield Case(name=filter_cases.FEW, batch=batch, length=lengths[:2][-1], candidates=counts[0])
     for _ in range(_RANDOM_CASES):
         batch = int(rng.integers(1, max(BATCHES) + 1))
         most = min(max(CANDIDATES), _SCORES_AT_ONCE // batch)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from seqrec_export.contract import Spec
 from seqrec_export.data.vocabulary import Vocabulary
 
+FEW = "a few allowed"
 CLASSES: Mapping[str, str] = {
     "no filter": "nothing narrows the answer down",
-    "a few allowed": "short lists of items, and some of them are known",
+    FEW: "short lists of items, some of them known, some the same one again",
     "nothing allowed": "only ids and values that the model does not know are allowed",
     "contradiction": "what is allowed is excluded as well",
     "everything allowed": "every item and every value is allowed, 1,000 at most",
@@ -49,10 +50,12 @@ class Filters:
         everything = np.array(self.vocabularies[spec.vocabulary].ids[:_MOST], object)
         if self.name == "no filter":
             return nothing
-        if self.name == "a few allowed":
+        if self.name == FEW:
             if spec.vocabulary != "items" or excludes:
                 return nothing
-            return self._some(spec.vocabulary, int(rng.integers(1, 4)), given=1.0)
+            few = self._some(spec.vocabulary, int(rng.integers(1, 4)), given=1.0)
+            few[::3] = self._known(spec.vocabulary, 1)[::3]  # the same item again and again
+            return few
         if self.name == "nothing allowed":
             return nothing if excludes else np.full((batch, 2), _UNKNOWN, object)
         if self.name == "contradiction":

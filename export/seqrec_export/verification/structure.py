@@ -43,7 +43,7 @@ _ELEMENT_TYPES = {
     "int32": TensorProto.INT32,
 }
 _CUDA_KERNELS = Path(__file__).with_name("cuda_kernels.json")
-_WEIGHTS = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT32)
+_WEIGHTS = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
 _UNREADABLE = (OSError, UnicodeDecodeError, text_format.ParseError)
 _MOSTLY = 0.5  # a table with so many rows of a parameter is that parameter, with wrong rows
 
@@ -257,10 +257,11 @@ def _lookup(spec: Spec, node: onnx.NodeProto | None, vocabulary: Vocabulary) -> 
 
 
 def _weights(files: _Files) -> Iterator[str]:
-    """Every table with a row for each id is bit for bit one of the network's.
+    """Every table with a row for each id is bit for bit one of the network's or an attribute's.
 
     Requests can look at a few thousand rows only; this looks at all.
     """
+    missing = set(files.graph.tables)
     sizes = {vocabulary.num_rows for vocabulary in files.vocabularies.values() if vocabulary.ids}
     state: dict[tuple[int, ...], dict[str, NDArray[Any]]] = {}
     for name, tensor in files.state.items():
@@ -272,10 +273,13 @@ def _weights(files: _Files) -> Iterator[str]:
             continue
         table = numpy_helper.to_array(initializer, str(files.folder)).squeeze()
         same = state.get(table.shape, {})
-        if any(_is_same(table, array) for array in same.values()):
+        if equal := {name for name, array in same.items() if _is_same(table, array)}:
+            missing -= equal
             continue
         axis = 0 if table.shape and table.shape[0] in sizes else table.ndim - 1
         yield _nearest(initializer.name, np.moveaxis(table, axis, 0), same, axis)
+    if missing:
+        yield f"no table is {', '.join(sorted(missing))}, row by row"
 
 
 def _is_same(table: NDArray[Any], array: NDArray[Any]) -> bool:
