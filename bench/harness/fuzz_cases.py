@@ -115,6 +115,14 @@ def takes_history(served: Served) -> bool:
     return served.reads_history
 
 
+def takes_filters(served: Served) -> bool:
+    return any(spec.narrows for spec in served.inputs.values())
+
+
+def takes_a_history_alone(served: Served) -> bool:
+    return takes_history(served) and not takes_filters(served)
+
+
 def takes_parallel_lists(served: Served) -> bool:
     return len(served.parallel) > 1
 
@@ -148,7 +156,21 @@ CASES: tuple[Case, ...] = (
     Case(
         "64 users of 2,000 steps", sized(batch=64, length=2000), ANSWERED, takes_history, heavy=True
     ),
-    Case("a million steps", sized(batch=1, length=MILLION), ANSWERED, takes_history, heavy=True),
+    Case(
+        "a million steps",
+        sized(batch=1, length=MILLION),
+        ANSWERED,
+        takes_a_history_alone,
+        heavy=True,
+    ),
+    Case(
+        "100,000 of each filter",
+        sized(batch=1, length=100_000),
+        ANSWERED,
+        takes_filters,
+        heavy=True,
+    ),
+    Case("only unknown filters", sized(known=0, padding=0), ANSWERED, takes_filters),
     Case(
         "100,000 candidates",
         sized(batch=1, candidates=100_000),

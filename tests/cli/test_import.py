@@ -54,6 +54,8 @@ def test_a_checkpoint_of_rectools_is_published_and_served(tmp_path: Path) -> Non
         "rectools_sasrec": 1,
         "rectools_sasrec_encoder": 1,
         "rectools_sasrec_scorer": 1,
+        "rectools_sasrec_filtered": 1,
+        "rectools_sasrec_similar_items": 1,
     }
     imported = load(tmp_path / "runs" / "rectools_sasrec")
     assert len(imported.held_out) == 9

@@ -71,7 +71,7 @@ def test_axes_are_symbolic_by_name_and_ids_are_strings(served: Served) -> None:
             elem_type, axes = found[name]
             # A list lies flat, the rows of the batch one behind the other.
             assert axes == ([f"total_{spec.shape[1]}"] if spec.ragged else list(spec.shape)), name
-            is_id = name.endswith(("_id", "_ids", "_types", "_name"))
+            is_id = name.endswith(("_id", "_ids", "_types", "_name", "_tags"))
             assert (elem_type == TensorProto.STRING) == is_id, name
         assert {n for n, spec in specs.items() if isinstance(spec.shape[1], str)} == set(lists)
 

@@ -26,7 +26,7 @@ from bench.harness.wire import connect, read_answer, stub
 from seqrec_export.exporting.exported import Exported
 from seqrec_export.repository.publish import publish
 from seqrec_export.serving.server import Server, start
-from support.served import EMBEDDED, GRAPHS, NATIVE_LIKE, Served, assert_same, backend
+from support.served import EMBEDDED, GRAPHS, NATIVE_LIKE, TRIED, Served, assert_same, backend
 from support.supervised import serve
 
 pytestmark = pytest.mark.skipif(
@@ -51,7 +51,7 @@ class Fuzzed:
 def graphs(exports: Callable[[str], Exported]) -> dict[str, Served]:
     return {
         name: Served(exports(model), exports(model).graphs[name])
-        for name, (model, _) in GRAPHS.items()
+        for name, (model, _) in TRIED.items()
     }
 
 

@@ -13,13 +13,13 @@ from bench.harness.hostile import ROWS, change_strings, lists, more_rows, no_row
 from bench.harness.processes import descendants
 from bench.harness.wire import message, read_answer, read_request
 from seqrec_export.serving.server import Server
-from support.served import EMBEDDED, GRAPHS, NATIVE_LIKE, Served, assert_same, over
+from support.served import EMBEDDED, NATIVE_LIKE, TRIED, Served, assert_same, over
 from support.strangers import ask_alone, ask_together, requests, wrong
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 WITH_LISTS = [
     name
-    for name, (_, graph) in GRAPHS.items()
+    for name, (_, graph) in TRIED.items()
     if any(isinstance(spec.shape[1], str) for spec in graph.inputs)
 ]
 embedded = pytest.mark.parametrize("triton", [EMBEDDED], indirect=True)

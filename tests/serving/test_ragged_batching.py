@@ -9,12 +9,12 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelStatisticsRequ
 
 from bench.harness.wire import DEADLINE, message, read_answer
 from seqrec_export.verification.cases import Case, classes_of, draw
-from support.served import GRAPHS, Served, assert_same
+from support.served import TRIED, Served, assert_same
 from support.strangers import ask_alone, ask_together, requests, wrong
 
 RAGGED = [
     name
-    for name, (_, graph) in GRAPHS.items()
+    for name, (_, graph) in TRIED.items()
     if any(isinstance(spec.shape[1], str) for spec in graph.inputs)
 ]
 REQUESTS = 1000

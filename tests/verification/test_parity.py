@@ -196,6 +196,7 @@ def test_a_request_holds_what_its_class_says(served: Served, name: str) -> None:
     known = np.isin(history, list(ids))
     padding = history == ""
     numbers = [v for v in request.values() if v.dtype == np.float32]
+    integers = [v for v in request.values() if v.dtype == np.int32]
     kinds = {"known": known.any(), "unknown": (~known & ~padding).any(), "padding": padding.any()}
     expected = {
         "known ids": {"known"},
@@ -217,7 +218,9 @@ def test_a_request_holds_what_its_class_says(served: Served, name: str) -> None:
     if name == "repeated ids":
         assert max(len(set(row)) for row in history) <= 2
     if name == "extreme numbers":
-        assert any(np.isnan(v).any() and np.isinf(v).any() for v in numbers)
+        assert all(np.isnan(v).any() and np.isinf(v).any() for v in numbers)
+        assert all(np.isin([-(2**31), 2**31 - 1], v).all() for v in integers)
+        assert numbers or integers
     if name == "mixed lengths":
         real = 20 - padding.sum(axis=1)
         assert len(set(real)) > 10
@@ -264,8 +267,10 @@ def test_a_row_alone_and_beside_strangers_is_the_same_row(
         np.testing.assert_array_equal(single[key][0], values[row, :width])
         rest = values[row, width:]
         assert (rest == "").all() if rest.dtype == object else np.isnan(rest).all()
-        np.testing.assert_array_equal(joined[key][-1], values[row])
-        np.testing.assert_array_equal(joined[key][:-1], strangers[key])
+        for got, wanted in ((joined[key][-1:], values[[row]]), (joined[key][:-1], strangers[key])):
+            width = wanted.shape[1]  # rows of a batch are padded to the longest
+            np.testing.assert_array_equal(got[:, :width], wanted)
+            assert (got[:, width:] == "").all()
 
 
 @over()

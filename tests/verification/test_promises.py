@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.testing import promises
-from support.served import ODD_NUMBERS, WINDOW, Served, Tensors, assert_same, over
+from support.served import ODD_NUMBERS, WINDOW, Served, Tensors, assert_same, over, unfiltered
 
 BATCHES = st.integers(1, 64)
 LENGTHS = st.integers(0, 3 * WINDOW)
@@ -84,7 +84,7 @@ def test_nothing_known_gets_the_defined_cold_answer(
     cold = served.onnx(request)
     assert (cold["known_items"] == 0).all()
     if served.ranks:
-        assert_most_popular(cold, interactions)
+        assert_most_popular(served.onnx(unfiltered(served, request)), interactions)
         return
     empty = served.request(rng, batch=1, length=0, known=0.5)
     if "candidate_ids" in empty:
@@ -106,6 +106,13 @@ def assert_most_popular(answer: Tensors, interactions: Interactions) -> None:
     most = sorted(counts.values(), reverse=True)[: answer["item_ids"].shape[1]]
     for ids in answer["item_ids"]:
         assert [counts[i] for i in ids] == most
+
+
+@over(takes="exclude_item_ids")
+@few
+@given(batch=BATCHES, length=st.integers(0, 6), seed=SEEDS)
+def test_filters_are_obeyed(served: Served, batch: int, length: int, seed: int) -> None:
+    promises.filters_are_obeyed(served, np.random.default_rng(seed), batch, length)
 
 
 @over(takes="candidate_ids")

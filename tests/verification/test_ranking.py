@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seqrec_export.exporting.exported import Exported
 from seqrec_export.models.registry import MODELS
-from support.served import LOWEST, TOLERANCE, TOP_K, WINDOW, Served, assert_same, over
+from support.served import LOWEST, TOLERANCE, TOP_K, WINDOW, Served, assert_same, over, unfiltered
 
 BATCHES = st.integers(1, 16)
 LENGTHS = st.integers(0, 3 * WINDOW)
@@ -28,9 +28,12 @@ def test_ids_are_distinct_and_scores_descend(
     )
     answer = served.onnx(request)
     assert (np.diff(answer["scores"], axis=1) <= 0).all()
-    for ids in answer["item_ids"]:
-        assert len(set(ids)) == TOP_K
-        assert set(ids) <= set(served.vocabularies["items"].ids)
+    for ids, scores in zip(answer["item_ids"], answer["scores"], strict=True):
+        real = ids[scores > LOWEST]
+        assert len(set(real)) == len(real)
+        assert set(real) <= set(served.vocabularies["items"].ids)
+    filled = served.onnx(unfiltered(served, request))["scores"]
+    assert (filled > LOWEST).all()
 
 
 @over(takes="history_item_ids", gives="item_ids")
@@ -41,6 +44,7 @@ def test_what_the_history_holds_is_never_recommended(
 ) -> None:
     rng = np.random.default_rng(seed)
     request = served.request(rng, batch=batch, length=length + 2 * WINDOW, known=0.9)
+    request = unfiltered(served, request)
     # The most likely answers of all stand before the window.
     first = served.onnx(request)["item_ids"][:, : 2 * WINDOW]
     request["history_item_ids"][:, : 2 * WINDOW] = first
@@ -59,7 +63,7 @@ def test_a_history_of_nearly_everything_leaves_empty_ids_with_the_lowest_score(
     rng = np.random.default_rng(seed)
     ids = np.array(served.vocabularies["items"].ids, dtype=object)
     shuffled = rng.permutation(ids)
-    request = served.request(rng, batch=1, length=len(ids) - left)
+    request = unfiltered(served, served.request(rng, batch=1, length=len(ids) - left))
     request["history_item_ids"] = shuffled[None, left:]
     answer = served.onnx(request)
     assert set(answer["item_ids"][0, :left]) == set(shuffled[:left])

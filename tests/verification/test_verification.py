@@ -58,7 +58,9 @@ def test_parity_json_says_for_every_provider_and_class_what_was_found(exported: 
         if why_no_cuda():
             assert found[CUDA, "all"]["reason"] == why_no_cuda()
         assert {check["check"] for check in parity["checks"]} == set(FILE_CHECKS)
-        assert {check["status"] for check in parity["checks"]} == {"OK"}
+        for check in parity["checks"]:
+            computed = check["check"] == "weights" and name.endswith("_similar_items")
+            assert check["status"] == ("SKIPPED" if computed else "OK")
         assert parity["seed"] == 0
         assert {"torch", "onnxruntime", "python", "seqrec-export"} <= parity["versions"].keys()
         compared = [r for r in parity["results"] if r["status"] == "OK"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from seqrec_export.contract import USER_EMBEDDING
+from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
+from seqrec_export.models import wire
 from seqrec_export.models.wire import CANDIDATES, HISTORY, KNOWN_ITEMS
 from seqrec_export.testing.served import LOWEST, ODD_NUMBERS, Served, Tensors, assert_same, rows
 
@@ -108,6 +110,34 @@ def nothing_known_is_a_cold_start(
     if KNOWN_ITEMS.name in cold:
         require((cold[KNOWN_ITEMS.name] == 0).all(), "known_items is not 0 if nothing is known")
     return cold
+
+
+def filters_are_obeyed(served: Served, rng: np.random.Generator, batch: int, length: int) -> None:
+    """Nothing comes back that a row's filters leave out, by the ids and values that it holds."""
+    request = served.request(rng, batch=batch, length=length)
+    items = served.vocabularies["items"].ids
+    values = {
+        wire.allowed_values(of.name, "").name: [
+            {*of.vocabulary.strings[row[row != PAD]]} for row in of.values[NUM_RESERVED:]
+        ]
+        for of in served.exported.attributes
+    }
+    for row, ids in enumerate(served.onnx(request)["item_ids"]):
+        asked = {name: {*request[name][row].ravel()} - {""} for name in request}
+        left = {*items} - asked[wire.EXCLUDED.name]
+        if asked[wire.ALLOWED.name]:
+            left &= asked[wire.ALLOWED.name]
+        for name, of_items in values.items():
+            if asked[name]:
+                left &= {i for i, own in zip(items, of_items, strict=True) if own & asked[name]}
+        if asked.get(wire.KEEP_SEEN.name) == {0}:
+            left -= asked[HISTORY.name]
+        if wire.QUERY.name in asked:
+            left -= asked[wire.QUERY.name]
+        wrong = {*ids} - {""} - left
+        require(not wrong, f"{sorted(wrong)[:3]} came back, which the filters leave out")
+        wanted = min(len(left), len(ids))
+        require(wanted == len({*ids} - {""}), f"{wanted} items are left, not all of them came")
 
 
 def unknown_candidates_are_lowest(

@@ -18,11 +18,12 @@ from torch import equal
 from seqrec_export.contract import Graph
 from seqrec_export.data.interactions import SECONDS_PER_DAY, Interactions
 from seqrec_export.data.raw_requests import RawLog
+from seqrec_export.data.readers.item_tables import asked_attributes
 from seqrec_export.data.readers.synthetic import generate
 from seqrec_export.exporting.exported import Exported, export_run
 from seqrec_export.models.model import Model
 from seqrec_export.models.settings import settings_of
-from seqrec_export.models.wire import CANDIDATES, HISTORY, KNOWN_ITEMS
+from seqrec_export.models.wire import CANDIDATES, EXCLUDED, HISTORY, KNOWN_ITEMS
 from seqrec_export.testing import promises
 from seqrec_export.testing.promises import require
 from seqrec_export.testing.served import Served
@@ -93,6 +94,10 @@ class Trial:
                 promise=promises.unknown_candidates_are_lowest,
                 given=CANDIDATES.name,
             )
+        if any(graph.filtered for graph in graphs.values()):
+            found["filters are obeyed"] = partial(
+                Trial.hold, promise=promises.filters_are_obeyed, given=EXCLUDED.name
+            )
         main = graphs.get(self.model.name)
         cannot = {"item_features", "sessions"} & {*self.model.needs}  # which no cycle has
         if main and takes(main, HISTORY.name) and gives(main, "item_ids") and not cannot:
@@ -162,8 +167,13 @@ class Trial:
 
     @cached_property
     def exported(self) -> Exported:
-        """Its graphs."""
-        return export_run(self.run, TOP_K)
+        """Its graphs, with an attribute to filter by."""
+        items = self.run.vocabularies["items"]
+        kinds = [[], ["one"], ["other"], ["one", "other"]]
+        table = {"item_id": items.ids, "kind": [kinds[i % len(kinds)] for i in range(len(items))]}
+        found = asked_attributes(["kind"], items.ids, items=pd.DataFrame(table))
+        assert found is not None
+        return export_run(self.run, TOP_K, attributes=found.of(items))
 
     def _path(self, name: str) -> Path:
         return Path(self._folder.name) / name
