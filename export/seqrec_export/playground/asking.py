@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrec_export.clients.addresses import grpc_address
 from seqrec_export.clients.filters import FILTERED, KEEP_SEEN, QUERY, SIMILAR
 from seqrec_export.clients.packing import Tensor, values
 from seqrec_export.clients.python import TLS, Client
@@ -48,8 +49,8 @@ class Playground:
         titles: Mapping[str, str] | None = None,
         tls: TLS | None = None,
     ) -> None:
-        self._urls, self._tls = urls, tls
-        self._clients = [Client(url, tls=tls) for url in urls]
+        self._urls = [grpc_address(url, tls=tls is not None) for url in urls]
+        self._tls = tls
         self._runs = runs
         self._titles = titles or {}
         self._titled = Suggestions(self._titles, self._titles)
@@ -59,9 +60,7 @@ class Playground:
     def models(self) -> list[dict[str, Any]]:
         """Each model that ranks items or rates candidates, each version of it, on each server."""
         return [
-            described
-            for server in range(len(self._clients))
-            for described in self._models_of(server)
+            described for server in range(len(self._urls)) for described in self._models_of(server)
         ]
 
     def suggest(self, model: str, field: str, typed: str) -> list[dict[str, Any]]:
@@ -92,30 +91,36 @@ class Playground:
         return self._answer(place, f"{place.model}{SIMILAR}", {QUERY: ids, **row}, top_k)
 
     def _models_of(self, server: int) -> list[dict[str, Any]]:
-        # A new connection has read no signature yet, and does not wait after those that failed. One
-        # that is in use ends with its last call.
-        client = self._clients[server] = Client(self._urls[server], tls=self._tls)
-        at = f" at {client.url}" if len(self._urls) > 1 else ""
-        serving, found = client.serving(), []
-        for name, versions in sorted(serving.items()):
-            signature = client.signature(name)
-            if _belongs_to_another(name, serving) or not _is_for_people(signature):
-                continue
-            filtered = name + FILTERED
-            more = client.signature(filtered).inputs if filtered in serving else {}
-            fields = self._fields(name, signature, more)
-            newest, *older = sorted(versions, reverse=True)
-            found += [
-                {
-                    "key": f"{name}{f' {version}' if version else ''}{at}",
-                    "label": f"{name}, version {version or newest}{at}",
-                    "place": {"server": server, "model": name, "version": version},
-                    "similar": name + SIMILAR in serving,
-                    **fields,
-                }
-                for version in ("", *map(str, older))
+        at = f" at {self._urls[server]}" if len(self._urls) > 1 else ""
+        with self._client(server) as client:
+            serving = client.serving()
+            return [
+                described
+                for name in sorted(serving)
+                for described in self._versions(client, server, name, serving, at)
             ]
-        return found
+
+    def _versions(
+        self, client: Client, server: int, name: str, serving: Mapping[str, Sequence[int]], at: str
+    ) -> list[dict[str, Any]]:
+        """A model's versions, the newest first; none if it is no model to choose."""
+        signature = client.signature(name)
+        if _belongs_to_another(name, serving) or not _is_for_people(signature):
+            return []
+        filtered = name + FILTERED
+        more = client.signature(filtered).inputs if filtered in serving else {}
+        fields = self._fields(name, signature, more)
+        newest, *older = sorted(serving[name], reverse=True)
+        return [
+            {
+                "key": f"{name}{f' {version}' if version else ''}{at}",
+                "label": f"{name}, version {version or newest}{at}",
+                "place": {"server": server, "model": name, "version": version},
+                "similar": name + SIMILAR in serving,
+                **fields,
+            }
+            for version in ("", *map(str, older))
+        ]
 
     def _fields(
         self, model: str, signature: Signature, more: Mapping[str, Tensor]
@@ -141,21 +146,22 @@ class Playground:
     def _answer(
         self, place: Place, graph: str, row: Mapping[str, Any], top_k: int
     ) -> dict[str, Any]:
-        client = self._client(place)
-        signature = client.signature(graph, version=place.version)
         known = self._about(place.model)
-        started = time.perf_counter()
-        (result,) = client.call(graph, [row], version=place.version)
-        seconds = time.perf_counter() - started
+        with self._client(place.server) as client:
+            signature = client.signature(graph, version=place.version)
+            started = time.perf_counter()
+            (result,) = client.call(graph, [row], version=place.version)
+            seconds = time.perf_counter() - started
+            given = {
+                name: list(dict.fromkeys(text for text in values(row.get(name)) if text))
+                for name, tensor in signature.inputs.items()
+                if _kind(tensor) in ("items", "texts") and row.get(name)
+            }
+            unknown = _unknown(client, place, known, given)
         scores = values(result["scores"])
         ids = values(result.get("item_ids", row.get("candidate_ids")))
         ranked = zip(ids, scores[: len(ids)], strict=True)
         best = sorted((pair for pair in ranked if pair[0]), key=lambda pair: -pair[1])
-        given = {
-            name: list(dict.fromkeys(text for text in values(row.get(name)) if text))
-            for name, tensor in signature.inputs.items()
-            if _kind(tensor) in ("items", "texts") and row.get(name)
-        }
         return {
             "graph": graph,
             "milliseconds": 1000 * seconds,
@@ -164,7 +170,7 @@ class Playground:
                 self._described(known, item) | {"score": score if score > LOWEST else None}
                 for item, score in best[:top_k]
             ],
-            "unknown": self._unknown(place, known, given),
+            "unknown": unknown,
             "titles": {
                 item: self._titles[item]
                 for name in given
@@ -173,41 +179,6 @@ class Playground:
                 if item in self._titles
             },
         }
-
-    def _unknown(
-        self, place: Place, known: Known, given: Mapping[str, Sequence[str]]
-    ) -> dict[str, list[str]]:
-        """Which of the given ids and values the served model does not know, as far as one can tell.
-
-        Of ids the graph itself says it, each in a row of its own.
-        """
-        found: dict[str, list[str]] = {}
-        for name, texts in given.items():
-            if name.startswith(ALLOW) and not name.endswith(_ITEMS) and known.values:
-                there = set(known.texts(name))
-                found[name] = [text for text in texts if text not in there]
-        ids = {n: texts for n, texts in given.items() if n.endswith(_ITEMS)}
-        distinct = list(dict.fromkeys(text for texts in ids.values() for text in texts))
-        client = self._client(place)
-        graph, asked = self._looks_up(place)
-        if graph and len(distinct) <= _MOST_LOOKED_UP:
-            rows = [{asked: [text]} for text in distinct]
-            results = client.call(graph, rows, version=place.version)
-            pairs = zip(distinct, results, strict=True)
-            strange = {text for text, result in pairs if not values(result["known_items"])[0]}
-            found |= {n: [t for t in texts if t in strange] for n, texts in ids.items()}
-        return {name: texts for name, texts in found.items() if texts}
-
-    def _looks_up(self, place: Place) -> tuple[str, str]:
-        """A graph that says whether it knows an id, and the input for it; "" if there is none."""
-        client = self._client(place)
-        for graph, asked in ((place.model + SIMILAR, QUERY), (place.model, HISTORY_IDS)):
-            if graph not in client.serving():
-                continue
-            signature = client.signature(graph, version=place.version)
-            if asked in signature.inputs and "known_items" in signature.outputs:
-                return graph, asked
-        return "", ""
 
     def _found(self, known: Known, key: tuple[str, str], texts: Sequence[str]) -> Suggestions:
         """What is suggested for a field; it is kept until a training has replaced it."""
@@ -218,10 +189,11 @@ class Playground:
                 self._suggestions[key] = known, found
         return found
 
-    def _client(self, place: Place) -> Client:
-        if not 0 <= place.server < len(self._clients):
-            raise SeqrecError(f"there is no server {place.server}; load the page again")
-        return self._clients[place.server]
+    def _client(self, server: int) -> Client:
+        """A connection for one request: it knows no older contract, and no older failure."""
+        if not 0 <= server < len(self._urls):
+            raise SeqrecError(f"there is no server {server}; load the page again")
+        return Client(self._urls[server], tls=self._tls)
 
     def _described(self, known: Known, item: str) -> dict[str, Any]:
         attributes = known.attributes.get(item, {})
@@ -241,6 +213,42 @@ class Playground:
             if any(stamps):
                 self._known[model] = stamps, known
         return known
+
+
+def _unknown(
+    client: Client, place: Place, known: Known, given: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Which of the given ids and values the served model does not know, as far as one can tell.
+
+    Of ids the graph itself says it, each in a row of its own.
+    """
+    found: dict[str, list[str]] = {}
+    for name, texts in given.items():
+        if name.startswith(ALLOW) and not name.endswith(_ITEMS) and known.values:
+            there = set(known.texts(name))
+            found[name] = [text for text in texts if text not in there]
+    ids = {n: texts for n, texts in given.items() if n.endswith(_ITEMS)}
+    distinct = list(dict.fromkeys(text for texts in ids.values() for text in texts))
+    graph, asked = _looks_up(client, place)
+    if graph and len(distinct) <= _MOST_LOOKED_UP:
+        rows = [{asked: [text]} for text in distinct]
+        results = client.call(graph, rows, version=place.version)
+        pairs = zip(distinct, results, strict=True)
+        strange = {text for text, result in pairs if not values(result["known_items"])[0]}
+        found |= {n: [t for t in texts if t in strange] for n, texts in ids.items()}
+    return {name: texts for name, texts in found.items() if texts}
+
+
+def _looks_up(client: Client, place: Place) -> tuple[str, str]:
+    """A graph that says whether it knows an id, and the input for it; "" if there is none."""
+    serving = client.serving()
+    for graph, asked in ((place.model + SIMILAR, QUERY), (place.model, HISTORY_IDS)):
+        if graph not in serving:
+            continue
+        signature = client.signature(graph, version=place.version)
+        if asked in signature.inputs and "known_items" in signature.outputs:
+            return graph, asked
+    return "", ""
 
 
 def _changed(path: Path) -> int | None:
