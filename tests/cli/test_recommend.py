@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from seqrec_cli.lists import numbers, texts
 from seqrec_cli.main import app
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json
-from support.served import serving
+from seqrec_export.serving.server import Server
+from support.served import EMBEDDED
 
 # What Rich would take for markup, an emoji, a link or a closing tag, and what a terminal obeys.
 STRANGE = (
@@ -37,9 +38,8 @@ STRANGE = (
 
 
 @pytest.fixture(scope="module")
-def url(repository: Path) -> Iterator[str]:
-    with serving(repository) as address:
-        yield address
+def url(tritons: Callable[[str], Server]) -> str:
+    return tritons(EMBEDDED).grpc_url
 
 
 def run(url: str, *arguments: str) -> Result:

@@ -3,6 +3,7 @@
 import importlib.util
 import socket
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ from seqrec_export.clients.addresses import (
 from seqrec_export.clients.python import TLS, Client
 from seqrec_export.errors import SeqrecError
 from seqrec_export.serving.endpoints import Endpoints
-from seqrec_export.serving.server import launch
-from support.served import serving
+from seqrec_export.serving.server import Server, launch
+from support.served import EMBEDDED
 
 
 @pytest.mark.parametrize(
@@ -90,13 +91,13 @@ def test_grpcs_is_tls(tmp_path: Path) -> None:
         assert client.url == "recommender:8001"
 
 
-def test_a_server_is_found_in_every_form(repository: Path) -> None:
-    with serving(repository) as url:
-        port = url.rpartition(":")[2]
-        for form in ("grpc://{}/", "dns:///{}", "ipv4:{}", "{}/", f"localhost:{port}"):
-            with Client(form.format(url)) as client:
-                assert is_local(client.url), form
-                assert len(client.recommend("sasrec", [{}], top_k=1)[0]) == 1, form
+def test_a_server_is_found_in_every_form(tritons: Callable[[str], Server]) -> None:
+    url = tritons(EMBEDDED).grpc_url
+    port = url.rpartition(":")[2]
+    for form in ("grpc://{}/", "dns:///{}", "ipv4:{}", "{}/", f"localhost:{port}"):
+        with Client(form.format(url)) as client:
+            assert is_local(client.url), form
+            assert len(client.recommend("sasrec", [{}], top_k=1)[0]) == 1, form
 
 
 @pytest.mark.parametrize("remote", ["recommender:1", "dns:///recommender:1", "127.example:1"])

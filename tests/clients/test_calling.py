@@ -4,7 +4,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from seqrec_export.clients.python import Client
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.errors import SeqrecError
 from seqrec_export.folders import read_json
-from seqrec_export.serving.server import Server, find_triton, start
+from seqrec_export.serving.endpoints import Endpoints
+from seqrec_export.serving.server import Server, launch
+from support.served import EMBEDDED
 
 PAGE = (Path(__file__).parents[2] / "docs" / "calling.md").read_text(encoding="utf-8")
 HISTORY = {"name": "history_item_ids", "datatype": "BYTES", "shape": [1, 2], "data": ["a", "b"]}
@@ -26,13 +28,8 @@ NUMBERS = {"user_id": ("BYTES", "a"), "age": ("FP32", 31.5), "month": ("INT32", 
 
 
 @pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Server]:
-    try:
-        find_triton()
-    except SeqrecError as error:
-        pytest.skip(str(error))
-    with start(repository, grpc_port=0, metrics_port=0, http_port=0) as running:
-        yield running
+def server(tritons: Callable[[str], Server]) -> Server:
+    return tritons(EMBEDDED)
 
 
 def status(server: Server, path: str, body: Any = None, method: str | None = None) -> int:
@@ -112,8 +109,10 @@ def test_the_openapi_file_has_these_statuses_and_no_others(
     assert set(infer["responses"]) == tried - {"405"}  # which is of no operation
 
 
-def test_a_model_without_a_version_is_not_found(repository: Path) -> None:
-    with start(repository, grpc_port=0, metrics_port=0, http_port=0) as own:
+def test_a_model_without_a_version_is_not_found(server: Server, repository: Path) -> None:
+    """On a server of its own, as it takes the model away."""
+    ports = Endpoints(grpc_port=0, metrics_port=0, http_port=0)
+    with launch(repository, ["sasrec"], ports) as own:
         own.control.unload("sasrec")
         assert status(own, SASREC, {"inputs": [HISTORY]}) == 404
         assert status(own, "/v2/models/sasrec/ready") == 400

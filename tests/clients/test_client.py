@@ -14,17 +14,18 @@ from tritonclient.utils import triton_to_np_dtype
 from seqrec_export.clients.packing import Tensor, align, pack
 from seqrec_export.clients.python import Client
 from seqrec_export.errors import SeqrecError
+from seqrec_export.serving.server import Server
 from support import layouts
 from support.conformance import scripted
-from support.served import serving
+from support.served import EMBEDDED
 
 NAN = float("nan")
 LARGEST = float(np.finfo(np.float32).max)
 
 
 @pytest.fixture(scope="module")
-def client(repository: Path) -> Iterator[Client]:
-    with serving(repository) as url, Client(url) as connected:
+def client(tritons: Callable[[str], Server]) -> Iterator[Client]:
+    with Client(tritons(EMBEDDED).grpc_url) as connected:
         yield connected
 
 

@@ -3,7 +3,7 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from seqrec_export.clients.openapi import OPENAPI_FILE, write_openapi
 from seqrec_export.folders import read_json
 from seqrec_export.repository.published import models
-from seqrec_export.serving.server import Server, start
+from seqrec_export.serving.server import Server
 from support.conformance import newest
-from support.served import assert_same, golden_tensors
+from support.served import EMBEDDED, assert_same, golden_tensors
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,8 @@ def test_the_openapi_file_refuses_what_the_server_refuses(openapi: Any, with_htt
 
 
 @pytest.fixture(scope="module")
-def with_http(repository: Path) -> Iterator[Server]:
-    with start(repository, grpc_port=0, metrics_port=0, http_port=0) as server:
-        yield server
+def with_http(tritons: Callable[[str], Server]) -> Server:
+    return tritons(EMBEDDED)
 
 
 def ask(server: Server, path: str, body: Any) -> Any:

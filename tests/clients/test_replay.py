@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import pytest
 from seqrec_export.clients.generate import REPLAY_FILE, write_clients
 from seqrec_export.folders import read_json
 from seqrec_export.repository.published import models
+from seqrec_export.serving.server import Server
 from support.conformance import newest
-from support.served import serving
+from support.served import EMBEDDED
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,8 @@ def written(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(repository: Path) -> Iterator[str]:
-    with serving(repository) as address:
-        yield address
+def url(tritons: Callable[[str], Server]) -> str:
+    return tritons(EMBEDDED).grpc_url
 
 
 def replay(written: Path, url: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:

@@ -131,7 +131,8 @@ def running(repository: Path, backend: Path = server.BACKEND) -> Iterator[server
         server.find_triton()
     except SeqrecError as error:
         pytest.skip(str(error))
-    with server.start(repository, grpc_port=0, metrics_port=0, backend=backend) as started:
+    ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
+    with server.start(repository, **ports, backend=backend) as started:
         yield started
 
 
