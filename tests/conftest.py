@@ -51,17 +51,30 @@ def exports(
     folder = folder / "exports"
     folder.mkdir(exist_ok=True)
 
-    @cache
-    def export(name: str) -> Exported:
-        made = folder / f"{name} is made"
+    def made(name: str) -> Path:
+        return folder / f"{name} is made"
+
+    def make(name: str, *, wait: bool) -> None:
+        """Unless another worker has made it, or does so now and this one is not to wait."""
         with (folder / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not made.exists():
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            if not made(name).exists():
                 config = small_config(name)
                 run = train(MODELS[name], interactions, config, folder / name, progress=False)
                 exported = export_run(run, TOP_K, attributes=attributes(run, interactions))
                 assert not refused(exported, verify(exported))
-                made.touch()
+                made(name).touch()
+
+    @cache
+    def export(name: str) -> Exported:
+        # All workers begin with the same models. One that only waited would leave a core idle.
+        for one in (name, *MODELS):
+            if not made(name).exists():
+                make(one, wait=False)
+        make(name, wait=True)
         return find_export(load(folder / name))
 
     return export
