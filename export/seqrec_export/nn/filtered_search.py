@@ -141,7 +141,7 @@ class _Asked:
         scores = torch.minimum(scores, _limits(allowed, scores.shape[1], scores))
         for attribute in self.filters.attributes:
             limits = _limits(attribute.wanted, attribute.num_rows, scores)
-            of_items = [limits.index_select(1, column) for column in attribute.columns]
+            of_items = [_of_items(limits, column) for column in attribute.columns]
             scores = torch.minimum(scores, _largest(of_items))
         return scores
 
@@ -185,6 +185,24 @@ def _padded(values: Ragged) -> Tensor:
 def _taken(values: Tensor, places: Tensor) -> Tensor:
     """(N,), (B, W) -> (B, W)."""
     return values.index_select(0, places.flatten()).view(places.shape)
+
+
+def _of_items(limits: Tensor, column: Tensor) -> Tensor:
+    """(B, N) a number a value, (V,) int32 values -> (B, V) a number an item."""
+    if not torch.compiler.is_exporting():
+        return limits.index_select(1, column)
+    # ONNX Runtime takes a quarter of the time for this that it takes for single numbers by Gather.
+    rows = torch.arange(limits.shape[0], dtype=torch.int32)[:, None]
+    places = rows * limits.shape[1] + column
+    taken = torch.onnx.ops.symbolic(
+        "GatherElements",
+        (limits.flatten(), places.flatten()),
+        {"axis": 0},
+        dtype=limits.dtype,
+        shape=(places.numel(),),
+        version=13,
+    )
+    return taken.view(places.shape)
 
 
 def _limits(wanted: Ragged, count: int, scores: Tensor) -> Tensor:
