@@ -6,6 +6,7 @@ Rankings are compared tie-aware: for equal scores, ONNX Runtime gives the lowest
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from seqrec_export.verification.reference import Reference
 Floats = NDArray[np.float64]
 _DTYPES = {"string": "O", "float32": "f", "int32": "i"}
 _ORDINARY = 10.0  # the largest component of a user's vector that no encoder of ours exceeds
+_FEW_TERMS = 32  # of a dot product, for which the tolerance was chosen
 _RELATIVE_FROM = 1e-3  # a relative difference says nothing about a reference closer to 0
 
 
@@ -166,14 +168,16 @@ def _compare_numbers(
 def scale_of(request: Request) -> Floats:
     """(B, 1): how much larger the caller's vector is than an ordinary one.
 
-    The rounding of a dot product grows in proportion to its factors.
+    The rounding of a dot product grows in proportion to its factors, and with the root of their
+    number.
     """
     vector = request.get(USER_EMBEDDING)
     if vector is None:
         return np.ones((1, 1))
     size = np.nan_to_num(np.abs(vector.astype(np.float64)), nan=0.0, posinf=EMBEDDING_LIMIT)
     largest = size.max(axis=1, keepdims=True, initial=0.0)
-    scale: Floats = np.maximum(1.0, np.minimum(largest, EMBEDDING_LIMIT) / _ORDINARY)
+    terms = math.sqrt(max(vector.shape[1] / _FEW_TERMS, 1.0))
+    scale: Floats = np.maximum(1.0, np.minimum(largest, EMBEDDING_LIMIT) / _ORDINARY * terms)
     return scale
 
 
