@@ -127,7 +127,7 @@ def test_the_rehearsal_of_the_gpu_check_skips_what_needs_cuda_and_says_why(tmp_p
     assert reason
     assert reason == (why_no_cuda() or reason)
     places = [place for place, _ in on_cuda(report)]
-    assert [places.count(place) for place in (CUDA, CUDA_TF32, "cuda")] == [9, 3, 1]
+    assert [places.count(place) for place in (CUDA, CUDA_TF32, "cuda")] == [15, 5, 1]
     for _, entry in on_cuda(report):
         assert (entry.pop("status"), entry.pop("reason")) == ("SKIPPED", reason)
         assert set(entry.values()) == {None}

@@ -82,7 +82,7 @@ def test_publish_takes_what_was_verified(exports: Callable[[str], Exported]) -> 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": "nmf"}, "no model is called 'nmf'"),
     "a class": ({"model": int}, "a model is a name, package.module:MODEL or a Model, found type"),
-    "no log": ({"log": [1]}, "trained on what read or from_frame gives, found list"),
+    "no log": ({"log": [1]}, "a log is what read or from_frame gives, found list"),
     "no setting": ({"dims": 64}, "sasrec has no setting 'dims'; there are dim, "),
     "no preset": ({"preset": "x"}, "sasrec has no preset 'x'; there are "),
     "out of range": ({"dim": 0}, "dim is 0; give a whole number from 1"),

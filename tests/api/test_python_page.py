@@ -38,7 +38,7 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write_log(tmp_path / "ml-1m" / "ratings.dat")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     found: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, "python.md", "exec"), found)

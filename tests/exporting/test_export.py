@@ -306,12 +306,14 @@ def test_a_weight_that_changed_after_the_export_is_found_and_not_published(
     failed = {
         n for n in exported.graphs if read_json(exported.folder / n / "parity.json")["failures"]
     }
-    assert failed == {"caser", "caser_scorer"}
+    assert failed == {"caser", "caser_scorer", "caser_filtered"}
     parity = {n: read_json(exported.folder / n / "parity.json") for n in exported.graphs}
     assert {n: p["ok"] for n, p in parity.items()} == {
         "caser": False,
         "caser_encoder": True,
         "caser_scorer": False,
+        "caser_filtered": False,
+        "caser_similar_items": True,
     }
     assert parity["caser_scorer"]["max_abs_diff"] == pytest.approx(1e-2, rel=1e-3)
     with pytest.raises(SeqrecError, match="differs from PyTorch"):

@@ -85,7 +85,7 @@ def test_stars_are_taken_as_they_always_were(log: Interactions) -> None:
 
 
 def test_a_wide_scale_may_be_as_much_further_off(log: Interactions, tmp_path: Path) -> None:
-    graphs = _graphs(trained(scaled(log, -100, 100), tmp_path / "mlink"), 5, "float32")
+    graphs = _graphs(trained(scaled(log, -100, 100), tmp_path / "mlink"), 5, "float32", ())
     assert graphs["mlink"].tolerance.atol == pytest.approx(40e-5, rel=0.3)
     plain = MODELS["mlink"].graphs(small_config("mlink"), 5)
     assert graphs["mlink_encoder"].tolerance == plain["mlink_encoder"].tolerance

@@ -15,10 +15,7 @@ from support.served import TOP_K
 
 
 def copy(exported: Exported, path: Path, change: Callable[[dict], None] | None = None) -> Exported:
-    """The same run in another folder, perhaps with other weights, and its export.
-
-    With other weights, it is without the graphs that have filters, which take longest to export.
-    """
+    """The same run in another folder, perhaps with other weights, and its export."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(exported.run.path, path)
@@ -27,8 +24,6 @@ def copy(exported: Exported, path: Path, change: Callable[[dict], None] | None =
         change(weights)
         save_file(weights, path / "weights.safetensors")
         write_files(path)
-        with without_filters():
-            return export_run(load(path), TOP_K)
     return export_run(load(path), TOP_K)
 
 

@@ -60,7 +60,7 @@ def test_parity_json_says_for_every_provider_and_class_what_was_found(exported: 
         assert {check["check"] for check in parity["checks"]} == set(FILE_CHECKS)
         for check in parity["checks"]:
             computed = check["check"] == "weights" and name.endswith("_similar_items")
-            assert check["status"] == ("SKIPPED" if computed else "OK")
+            assert check["status"] == ("SKIPPED" if computed else "OK"), (name, check)
         assert parity["seed"] == 0
         assert {"torch", "onnxruntime", "python", "seqrec-export"} <= parity["versions"].keys()
         compared = [r for r in parity["results"] if r["status"] == "OK"]
@@ -73,6 +73,8 @@ def test_parity_json_says_for_every_provider_and_class_what_was_found(exported: 
         assert {node.split()[0] for node in parity["cpu_nodes_on_cuda"]} <= {
             "LabelEncoder",
             "Gather",
+            "Concat",  # of lists that share a lookup
+            "Shape",
         }
         assert all("string" in node for node in parity["cpu_nodes_on_cuda"])
 
@@ -87,6 +89,8 @@ def test_real_held_out_rows_are_compared(exported: Exported) -> None:
         if name == "two_tower_item_encoder":
             assert held_out["all"]["status"] == "SKIPPED"
             assert "garment_group_name" in held_out["all"]["reason"]
+        elif name == "two_tower_similar_items":
+            assert held_out["all"]["reason"] == "the log has no query_item_ids"
         else:
             assert held_out[CPU]["status"] == "OK"
             assert held_out[CPU]["max_abs_diff"] > 0
@@ -152,7 +156,9 @@ def test_golden_requests_hold_every_class_and_the_edges(exported: Exported) -> N
             shapes = [tuple(request[side][spec.name]["shape"]) for request in requests]
             sizes = {shape[1] for shape in shapes}
             if spec.shape[1] == "length":
-                assert {0, 1, WINDOW, WINDOW + 1, 3 * WINDOW} <= sizes or name.startswith("caser")
+                assert {0, 1, WINDOW, WINDOW + 1, 3 * WINDOW} <= sizes or name.startswith(
+                    ("caser", "two_tower")
+                )
             if spec.shape[1] == "candidates":
                 assert {0, 1, 1000} <= sizes
             assert {shape[0] for shape in shapes} == {1, 3}

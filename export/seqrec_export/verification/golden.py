@@ -61,7 +61,7 @@ def _cases(graph: Graph, window: int, rng: np.random.Generator) -> list[Case]:
         Case(
             name=names[i % len(names)],
             batch=1 if i % 4 else 3,
-            length=lengths[i // len(names) % len(lengths)],
+            length=lengths[(i + i // len(names)) % len(lengths)],
             candidates=few[(i + i // len(names)) % len(few)],
         )
         for i in range(NUM_REQUESTS - 1)
