@@ -27,7 +27,7 @@ from seqrec_export.folders import read_json
 from seqrec_export.nn.ragged import Ragged
 from seqrec_export.repository.publish import publish
 from seqrec_export.verification.gate import refused, verify
-from support.copies import copy, without_filters
+from support.copies import copy, own_graphs_only
 from support.served import TOLERANCE, TOP_K, Served, golden_tensors, over
 
 ONNX_TYPES = {
@@ -269,7 +269,7 @@ def test_an_export_is_made_again_only_when_weights_or_top_k_change(
     same = copy(caser, tmp_path / "same")
     assert not same.fresh
     before = same.model_file("caser").stat().st_mtime_ns
-    with without_filters():
+    with own_graphs_only():
         assert export_run(same.run, TOP_K - 1).fresh
     assert same.model_file("caser").stat().st_mtime_ns != before
     assert copy(caser, tmp_path / "other", nudge).fresh

@@ -30,7 +30,7 @@ from seqrec_export.training.run import write_files
 from seqrec_export.training.train import Run, load
 from seqrec_export.verification.gate import LEAST_RECALL, refused, verify
 from seqrec_export.verification.parity import compare
-from support.copies import without_filters
+from support.copies import own_graphs_only
 from support.served import LOWEST, TOP_K, Served
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -211,7 +211,7 @@ def test_the_precision_is_remembered_and_another_is_exported_anew(
     again = export_run(int8_sasrec.run)
     assert not again.fresh
     assert again.item_precision == find_export(int8_sasrec.run).item_precision == "int8"
-    with without_filters():
+    with own_graphs_only():
         assert export_run(copied(int8_sasrec, tmp_path / "run"), TOP_K, "float32").fresh
     with pytest.raises(SeqrecError, match="'int4'; give float32 or int8"):
         options.make_plan(item_precision="int4")
@@ -239,7 +239,7 @@ def test_int8_is_refused_where_it_misses_items(
     weights["items.weight"][7] *= 3e3
     save_file(weights, run.path / "weights.safetensors")
     write_files(run.path)
-    with without_filters():
+    with own_graphs_only():
         exported = export_run(load(run.path), TOP_K, "int8")
     said = refused(exported, verify(exported))
     assert "recall: int8 vectors find 0." in said
@@ -275,7 +275,7 @@ def test_large_weights_lie_at_pages_of_a_file_that_is_verified(
 ) -> None:
     monkeypatch.setattr(onnx_export, "DATA_FILE_FROM", 0)
     monkeypatch.setattr(onnx_export, "_PAGE", 256)
-    with without_filters():
+    with own_graphs_only():
         exported = export_run(copied(exports("sasrec"), tmp_path / "run"), TOP_K - 1)
     data = exported.folder / "sasrec" / onnx_export.DATA_FILE
     assert data.stat().st_size > 0

@@ -24,8 +24,8 @@ from seqrec_export.training.tracking import TENSORBOARD_FOLDER
 from seqrec_export.training.train import load
 from seqrec_export.verification.gate import verify
 from support.contents import content, leftovers
-from support.copies import copy, without_filters
-from support.served import TOP_K
+from support.copies import copy, own_graphs_only
+from support.served import TOP_K, without_filters
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
@@ -113,7 +113,7 @@ def test_other_dims_are_refused_before_anything_is_written(
     before = content(repository)
     # --top-k is a dim of the fused graph's outputs.
     copied = copy(trained[0], tmp_path / "run")
-    with without_filters():
+    with own_graphs_only():
         shorter = export_run(copied.run, TOP_K - 1)
     verify(shorter)
     with pytest.raises(SeqrecError, match=rf"caser is published .*item_ids.*{TOP_K - 1}"):
@@ -129,7 +129,7 @@ def test_a_publish_that_fails_half_way_leaves_the_old_version_and_no_half(
     publish(trained[0], repository)
     before = content(repository)
     folder = tmp_path / "runs" / "broken"
-    copied = copy(trained[1], folder)
+    copied = without_filters(copy(trained[1], folder))
     golden = copied.folder / "caser" / "golden.json"
     golden.unlink()
     golden.symlink_to("missing")  # reading it fails, as a disk may

@@ -28,7 +28,7 @@ def copy(exported: Exported, path: Path, change: Callable[[dict], None] | None =
 
 
 @contextmanager
-def without_filters() -> Iterator[None]:
+def own_graphs_only() -> Iterator[None]:
     """Export a model's own graphs only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

@@ -27,7 +27,7 @@ from seqrec_export.training.run import (
 )
 from seqrec_export.training.train import alone, finished, finished_key, load, train
 from support.commands import outcome, run
-from support.copies import without_filters
+from support.copies import own_graphs_only
 from support.toys import cyclic
 
 ITEMS_FILE = "vocabulary/items.parquet"
@@ -166,7 +166,7 @@ def test_a_run_in_a_folder_that_nobody_may_write_is_read(
 
 @pytest.fixture
 def own_graphs() -> Iterator[None]:
-    with without_filters():
+    with own_graphs_only():
         yield
 
 
@@ -176,7 +176,7 @@ def test_a_run_of_a_version_that_lacked_a_setting_is_exported(sound: Path) -> No
     del description["config"]["precision"]
     (sound / "config.json").write_text(json.dumps(description))
     (sound / "files.json").unlink()
-    with without_filters():
+    with own_graphs_only():
         assert export_run(load(sound)).graphs
 
 

@@ -31,7 +31,7 @@ from seqrec_export.verification.gate import refused, verify
 from seqrec_export.verification.parity import CHECKS
 from seqrec_export.verification.structure import CHECKS as FILE_CHECKS
 from seqrec_export.verification.verdict import CPU
-from support.copies import without_filters
+from support.copies import own_graphs_only
 from support.served import TOP_K, copied
 
 
@@ -105,7 +105,7 @@ def test_what_is_refused_is_not_published_and_the_old_version_stays(
     before = {f: f.read_bytes() for f in repository.rglob("*") if f.is_file()}
     monkeypatch.setattr(exported_files, "export_graph", spoilt_export)
     arguments = ["-m", "sasrec", "--runs", runs, "--repository", repository, "--top-k", TOP_K]
-    with without_filters():
+    with own_graphs_only():
         result = CliRunner().invoke(app, ["export", *map(str, arguments)])
     assert isinstance(result.exception, SeqrecError)
     assert "is not published: sasrec_encoder: " in str(result.exception)

@@ -27,7 +27,7 @@ from seqrec_export.verification.cases import CLASSES, classes_of, why_not
 from seqrec_export.verification.gate import EVERY_ID, HELD_OUT, NEIGHBOURS, refused, verify
 from seqrec_export.verification.structure import CHECKS as FILE_CHECKS
 from seqrec_export.verification.verdict import CPU, CUDA
-from support.copies import without_filters
+from support.copies import own_graphs_only
 from support.served import TOP_K, WINDOW, copied, serving, small_config
 from support.toys import toy
 
@@ -228,7 +228,7 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("strange")
     config = small_config("sasrec", epochs=1)
     run = train(MODELS["sasrec"], log, config, folder / "sasrec", progress=False)
-    with without_filters():
+    with own_graphs_only():
         return export_run(run, 5)
 
 

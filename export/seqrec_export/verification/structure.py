@@ -43,7 +43,8 @@ _ELEMENT_TYPES = {
     "int32": TensorProto.INT32,
 }
 _CUDA_KERNELS = Path(__file__).with_name("cuda_kernels.json")
-_WEIGHTS = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
+_INDICES = (TensorProto.INT32, TensorProto.INT64)
+_WEIGHTS = (TensorProto.FLOAT, TensorProto.INT8, *_INDICES)
 _UNREADABLE = (OSError, UnicodeDecodeError, text_format.ParseError)
 _MOSTLY = 0.5  # a table with so many rows of a parameter is that parameter, with wrong rows
 
@@ -264,6 +265,7 @@ def _weights(files: _Files) -> Iterator[str]:
     missing = set(files.graph.tables)
     sizes = {vocabulary.num_rows for vocabulary in files.vocabularies.values() if vocabulary.ids}
     state: dict[tuple[int, ...], dict[str, NDArray[Any]]] = {}
+    of_tables = {tuple(table.shape) for table in files.graph.tables.values()}
     for name, tensor in files.state.items():
         array = tensor.detach().cpu().numpy().squeeze()
         for form in {array.shape, array.T.shape}:
@@ -272,6 +274,8 @@ def _weights(files: _Files) -> Iterator[str]:
         if initializer.data_type not in _WEIGHTS or not sizes & set(initializer.dims):
             continue
         table = numpy_helper.to_array(initializer, str(files.folder)).squeeze()
+        if initializer.data_type in _INDICES and table.shape not in of_tables:
+            continue  # numbers that a computation counts with
         same = state.get(table.shape, {})
         if equal := {name for name, array in same.items() if _is_same(table, array)}:
             missing -= equal
