@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -126,7 +125,7 @@ class _Conditions:
     def __init__(self, attributes: Sequence[Attribute]) -> None:
         self.attributes = attributes
         self.tables = {
-            f"{VALUES_OF}{attribute.name}_{i}": torch.from_numpy(column.astype(np.int64))
+            f"{VALUES_OF}{attribute.name}_{i}": torch.from_numpy(column.copy())
             for attribute in attributes
             for i, column in enumerate(attribute.values.T)
         }
