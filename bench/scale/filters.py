@@ -17,8 +17,6 @@ as a multiple of the plain search of its own precision. Each answer is checked a
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.scale.topk import CLOSE, DIM, SEEN, THREAD_VARIABLES, TOP_K, Searcher, exported, race
+from bench.scale.topk import CLOSE, DIM, SEEN, TOP_K, Searcher, exported, limit_threads, race
 from seqrec_export.data.vocabulary import NUM_RESERVED
 from seqrec_export.exporting import onnx_export
 from seqrec_export.exporting.onnx_export import Traced
@@ -205,14 +203,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each contender and size")
     options = parser.parse_args()
-    threads = dict.fromkeys(THREAD_VARIABLES, str(options.threads))
-    if any(os.environ.get(name) != value for name, value in threads.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | threads)
-    torch.set_num_threads(options.threads)
-    if faiss is None:
-        print("without faiss: pip install faiss-cpu\n")
-    else:
-        faiss.omp_set_num_threads(options.threads)
+    limit_threads(options.threads)
     cases = requests(np.random.default_rng(0), 1000, 1)
     print(f"{'items':>9} {'batch':>5} {'':>8} {'plain, ms':>10}", end="")
     print("".join(f"{case:>16}" for case in cases))

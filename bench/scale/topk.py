@@ -135,13 +135,12 @@ def contenders(
     yield "eager", by_eager
     yield "numpy", by_numpy
     if faiss is not None:
-        yield from _faiss_contenders(faiss, matrix, threads)
+        yield from _faiss_contenders(faiss, matrix)
 
 
 def _faiss_contenders(
-    faiss: ModuleType, matrix: np.ndarray, threads: int
+    faiss: ModuleType, matrix: np.ndarray
 ) -> Iterator[tuple[str, Callable[[Request], Contender]]]:
-    faiss.omp_set_num_threads(threads)
     index = faiss.IndexFlatIP(DIM)
     index.add(matrix[NUM_RESERVED:])
 
@@ -193,6 +192,19 @@ def race(
     return shortest
 
 
+def limit_threads(count: int) -> None:
+    """Compute on so many threads everywhere; starts the program again if numpy has others."""
+    threads = dict.fromkeys(THREAD_VARIABLES, str(count))
+    if any(os.environ.get(name) != value for name, value in threads.items()):
+        # numpy's threads are counted when it is imported.
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | threads)
+    torch.set_num_threads(count)
+    if faiss is None:
+        print("without faiss: pip install faiss-cpu\n")
+    else:
+        faiss.omp_set_num_threads(count)
+
+
 def main() -> None:
     assert __doc__
     parser = argparse.ArgumentParser(
@@ -206,15 +218,9 @@ def main() -> None:
     parser.add_argument("--embedded", action="store_true")
     parser.add_argument("--float32-only", action="store_true")
     options = parser.parse_args()
-    threads = dict.fromkeys(THREAD_VARIABLES, str(options.threads))
-    if any(os.environ.get(name) != value for name, value in threads.items()):
-        # numpy's threads are counted when it is imported.
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | threads)
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     if options.embedded:
         onnx_export.DATA_FILE_FROM = sys.maxsize
-    if faiss is None:
-        print("without faiss: pip install faiss-cpu\n")
     swept = torch.ones(SWEPT)
     header: list[str] = []
     for count in map(int, options.items.split(",")):

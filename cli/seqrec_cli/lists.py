@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from seqrec_export.errors import SeqrecError
+
+if TYPE_CHECKING:
+    from seqrec_export.clients.filters import Filters
 
 # A part in quotes, which may hold commas, or one without quotes, up to the comma.
 _PART = re.compile(r'\s*"(?P<quoted>(?:[^"]|"")*)"\s*,|(?P<plain>[^,]*),')
@@ -53,6 +57,25 @@ def by_attribute(given: Sequence[str]) -> dict[str, list[str]]:
             )
         wanted.setdefault(name, []).extend(texts(f"--where {name}", [values]) or [])
     return wanted
+
+
+def filters(
+    exclude: Sequence[str] | None,
+    allow: Sequence[str] | None,
+    where: Sequence[str] | None,
+    *,
+    keep_seen: bool,
+) -> Filters:
+    """What --exclude, --allow, --where and --keep-seen say. Raises SeqrecError."""
+    from seqrec_export.clients.filters import Filters
+
+    return Filters(
+        exclude=texts("--exclude", exclude),
+        allow=texts("--allow", allow),
+        where=by_attribute(where or []),
+        keep_seen=keep_seen,
+        said=filter_option,
+    )
 
 
 def filter_option(name: str) -> str:

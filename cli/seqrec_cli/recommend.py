@@ -92,7 +92,7 @@ def recommend(
 
     Example: `seqrec-export recommend --model sasrec --history 1193,661,914`
     """
-    from seqrec_export.clients.filters import QUERY, SIMILAR, Filters, narrowed
+    from seqrec_export.clients.filters import QUERY, SIMILAR, narrowed
     from seqrec_export.clients.python import Client
     from seqrec_export.models.registry import find
 
@@ -110,13 +110,7 @@ def recommend(
     }
     if similar_to is not None and not model.endswith(SIMILAR):
         model = f"{model}{SIMILAR}"
-    filters = Filters(
-        exclude=lists.texts("--exclude", exclude),
-        allow=lists.texts("--allow", allow),
-        where=lists.by_attribute(where or []),
-        keep_seen=keep_seen,
-        said=lists.filter_option,
-    )
+    filters = lists.filters(exclude, allow, where, keep_seen=keep_seen)
     request = {name: value for name, (_, value) in given.items() if value is not None}
     texts = _inputs(inputs or [], {name: given[name][0] for name in request})
     places = len(request.get("history_item_ids", []))

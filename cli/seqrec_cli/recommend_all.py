@@ -80,7 +80,6 @@ def recommend_all(
     --top-k 20 --out lists.parquet`
     """
     from seqrec_cli.progress import counting
-    from seqrec_export.clients.filters import Filters
     from seqrec_export.exporting.list_files import join_lists, list_file
     from seqrec_export.exporting.lists import recommend_all as write_all
     from seqrec_export.models.settings import TOP_K
@@ -96,13 +95,7 @@ def recommend_all(
     part = _shard(shard)
     TOP_K.checked(top_k, "--top-k")
     list_file(out, part)  # a wrong name is reported before a log is read
-    filters = Filters(
-        exclude=lists.texts("--exclude", exclude),
-        allow=lists.texts("--allow", allow),
-        where=lists.by_attribute(where or []),
-        keep_seen=keep_seen,
-        said=lists.filter_option,
-    )
+    filters = lists.filters(exclude, allow, where, keep_seen=keep_seen)
     plan = options.make_plan(
         config=config,
         data=data,

@@ -98,11 +98,16 @@ class ItemAttributes:
 
         Raises SeqrecError if no item has a value, or if there are too many.
         """
-        rows = pc.fill_null(pc.index_in(_texts(items.ids), self.ids), -1).to_numpy()
-        rows = rows.astype(np.int64)
+        rows = places_of(_texts(items.ids), self.ids)
         return tuple(
             _attribute(name, self.columns[name].taken(rows), items) for name in sorted(self.columns)
         )
+
+
+def places_of(ids: pa.Array, among: pa.Array) -> NDArray[np.int64]:
+    """(N,) where each id stands among others; -1 if it does not."""
+    found: NDArray[np.int64] = pc.fill_null(pc.index_in(ids, among), -1).to_numpy()
+    return found.astype(np.int64)
 
 
 def wanted_attributes(texts: str | Iterable[str]) -> dict[str, str | None]:

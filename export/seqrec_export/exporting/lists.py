@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seqrec_export.contract import SCORES, Graph
+from seqrec_export.data.attributes import places_of
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.raw_requests import Input, RawLog, Request, require_inputs
 from seqrec_export.data.readers.id_tables import Pairs, read_pairs, read_users
@@ -239,9 +239,7 @@ def _chosen(
 
 def _rows(ids: NDArray[np.object_], among: NDArray[np.object_]) -> NDArray[np.int64]:
     """Where each id stands among others; -1 if it does not."""
-    texts = (pa.array(some, pa.large_string()) for some in (ids, among))
-    found: NDArray[np.int64] = pc.fill_null(pc.index_in(*texts), -1).to_numpy().astype(np.int64)
-    return found
+    return places_of(*(pa.array(some, pa.large_string()) for some in (ids, among)))
 
 
 def _digest(ids: NDArray[np.object_]) -> str:

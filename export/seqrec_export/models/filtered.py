@@ -31,13 +31,13 @@ class Retrieval:
     encode: Callable[..., Tensor]  # network, inputs -> (B, D)
     known: Callable[..., Tensor]  # inputs -> (B, 1)
     removes_seen: bool  # whether what the first input holds is left out
-    catalogue: Callable[[Any], Catalogue] = lambda net: net.catalogue
     # Whose popularity similar items have, if no id is known.
     shop: Callable[[Any], Catalogue] = lambda net: net.catalogue
 
     def graphs(self, attributes: Sequence[Attribute]) -> dict[str, Graph]:
         """`<name>_filtered` and `<name>_similar_items`."""
-        both = self._filtered(_Conditions(attributes)), self._similar(_Conditions(attributes))
+        conditions = _Conditions(attributes)
+        both = self._filtered(conditions), self._similar(conditions)
         return {graph.name: graph for graph in both}
 
     def _filtered(self, conditions: _Conditions) -> Graph:
@@ -54,13 +54,13 @@ class Retrieval:
         def recommend(net: Any, *tensors: Any, search: Search = exact) -> tuple[Tensor, ...]:
             of_user, filters = parted(tensors)
             user, known = self.encode(net, *of_user), self.known(*of_user)
-            best = best_allowed_items(search, self.catalogue(net), user, self.top_k, filters, known)
+            best = best_allowed_items(search, net.catalogue, user, self.top_k, filters, known)
             return (*best, known)
 
         def reference_scores(net: Any, *tensors: Any) -> Tensor:
             of_user, filters = parted(tensors)
-            assert self.graph.reference_scores is not None
-            scores = self.unmasked(net, of_user)
+            user, known = self.encode(net, *of_user), self.known(*of_user)
+            scores = net.catalogue.scores_or_popularity(user, known)
             return torch.where(allowed_items(filters, scores), scores, layers.LOWEST)
 
         return replace(
@@ -73,14 +73,6 @@ class Retrieval:
             filtered=None,
             tables=conditions.tables,
         )
-
-    def unmasked(self, net: Any, of_user: Sequence[Any]) -> Tensor:
-        """(B, V) scores before anything is left out."""
-        catalogue = self.catalogue(net)
-        scores = catalogue.scores(self.encode(net, *of_user))
-        if catalogue.popularity is None:
-            return scores
-        return layers.cold_start(scores, self.known(*of_user), catalogue.popularity)
 
     def _similar(self, conditions: _Conditions) -> Graph:
         def parted(tensors: Sequence[Any]) -> tuple[Ragged, Filters]:

@@ -46,10 +46,9 @@ def retrieval_graphs(
     left_out = "" if keep_seen else ", what it already holds left out"
 
     def reference_scores(net: Retriever, history: Ragged, *rest: Any) -> Tensor:
-        scores = net.catalogue.scores(net.encode(history, *rest))
         assert net.catalogue.popularity is not None
-        known = layers.known_items(history)
-        scores = layers.cold_start(scores, known, net.catalogue.popularity)
+        user, known = net.encode(history, *rest), layers.known_items(history)
+        scores = net.catalogue.scores_or_popularity(user, known)
         return scores if keep_seen else layers.mask_seen(scores, history)
 
     def recommend(

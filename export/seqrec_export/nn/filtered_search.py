@@ -21,8 +21,8 @@ from seqrec_export.nn.item_search import (
     Catalogue,
     Int8Search,
     Search,
+    best_of_coarse,
     masked,
-    num_candidates,
     products,
     without_reserved,
 )
@@ -154,10 +154,7 @@ class _Asked:
         if self.int8 is None:
             scores, items = scores.topk(self.top_k, dim=1)
             return scores, items
-        coarse, items = scores.topk(num_candidates(self.top_k), dim=1, sorted=False)
-        scores = torch.where(coarse > MASKED, self._exact(items), LOWEST)
-        scores, places = scores.topk(self.top_k, dim=1)
-        return scores, items.gather(1, places)
+        return best_of_coarse(scores, self._exact, self.top_k)
 
     def _exact(self, items: Tensor) -> Tensor:
         """(B, W) item indices -> (B, W) scores."""

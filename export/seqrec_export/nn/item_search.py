@@ -6,8 +6,9 @@ Both are plain ONNX operators once exported; bench/LOG.md says what else was tri
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from seqrec_export.data.vocabulary import NUM_RESERVED, PAD
-from seqrec_export.nn.layers import LOWEST, dot
+from seqrec_export.nn.layers import LOWEST, cold_start, dot
 from seqrec_export.nn.own_operators import unpacked
 from seqrec_export.nn.ragged import Ragged
 
@@ -42,6 +43,13 @@ class Catalogue:
             return F.linear(user, self.vectors, self.bias)
         scores = F.linear(user, self.vectors) * self.scale
         return scores if self.bias is None else scores + self.bias
+
+    def scores_or_popularity(self, user: Tensor, known: Tensor) -> Tensor:
+        """(B, D), (B, 1) known items -> (B, V): popularity for a row that knows none, if any."""
+        scores = self.scores(user)
+        if self.popularity is None:
+            return scores
+        return cold_start(scores, known, self.popularity)
 
     def score(self, user: Tensor, candidates: Ragged) -> Tensor:
         """(B, D), item indices -> (N,): of each candidate, for the user of its row."""
@@ -189,10 +197,17 @@ class Int8Search(nn.Module):
         coarse = self.coarse_scores(user)
         if seen is not None:
             coarse = masked(coarse, seen.rows, seen.values, MASKED)
-        coarse, items = coarse.topk(num_candidates(top_k), dim=1, sorted=False)
-        scores = catalogue.of_candidates(user, items)
-        scores, places = torch.where(coarse > MASKED, scores, LOWEST).topk(top_k, dim=1)
-        return scores, items.gather(1, places)
+        return best_of_coarse(coarse, partial(catalogue.of_candidates, user), top_k)
+
+
+def best_of_coarse(
+    coarse: Tensor, exact_scores: Callable[[Tensor], Tensor], top_k: int
+) -> tuple[Tensor, Tensor]:
+    """(B, V) int32, (B, W) item indices -> (B, W) scores: (B, K) the best scores, their items."""
+    coarse, items = coarse.topk(num_candidates(top_k), dim=1, sorted=False)
+    scores = torch.where(coarse > MASKED, exact_scores(items), LOWEST)
+    scores, places = scores.topk(top_k, dim=1)
+    return scores, items.gather(1, places)
 
 
 def int8_search(catalogue: Catalogue, top_k: int) -> Search:

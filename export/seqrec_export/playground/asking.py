@@ -204,9 +204,7 @@ class Playground:
         if Path(model).name != model:  # a caller names it, who is not to choose the folder
             return Known()
         run = self._runs / model
-        stamps = [
-            _changed(run / name) for name in ("vocabulary", "onnx", "onnx/attributes.parquet")
-        ]
+        stamps = [_changed(run / name) for name in _READ]
         before, known = self._known.get(model, (None, Known()))
         if before != stamps:
             known = read_run(run, (model, model + FILTERED))

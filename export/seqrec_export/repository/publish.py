@@ -193,9 +193,8 @@ def _stage(
 
     They are files in the repository's folder, which Triton ignores. Large weights that another
     graph has as well are one file of two names, so that their pages are in memory once (`onnx.load`
-    refuses such a file, so an export has none); `copies`
-    has those that were copied so far, by sha256. Raises SeqrecError if a copy is not what was
-    verified.
+    refuses such a file, so an export has none); `copies` has those that were copied so far, by
+    sha256. Raises SeqrecError if a copy is not what was verified.
     """
     staged = {}
     for source in sorted((exported.folder / name).iterdir()):
@@ -205,6 +204,8 @@ def _stage(
         else:
             copy_file(source, staged[source.name])
     for file, sha256 in verified.items():
+        if sha256 in copies and staged[file].samefile(copies[sha256]):
+            continue  # it was read before, under its other name
         if sha256_file(staged[file]) == sha256:
             if file.endswith(WEIGHTS_SUFFIX):
                 copies[sha256] = staged[file]

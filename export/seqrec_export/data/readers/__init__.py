@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers import hm, jdsearch, movielens, table
+from seqrec_export.data.readers.files import readable
 from seqrec_export.errors import SeqrecError
 
 
@@ -57,14 +58,8 @@ def read(spec: str, columns: Mapping[str, str] | None = None) -> Interactions:
     if columns and not reader.takes_columns:
         takers = ", ".join(other.name for other in READERS.values() if other.takes_columns)
         raise SeqrecError(f"{name} knows its columns; a column mapping is for {takers}")
-    try:
+    with readable(spec, "the file"):
         log = reader.read(rest, columns or {})
-    # Errors of the disk, of an encoding or of Arrow that no reader put into better words.
-    except (OSError, UnicodeError, pa.ArrowException) as error:
-        said = " ".join(str(error).split())
-        raise SeqrecError(
-            f"{spec} cannot be read: {said}; convert or fetch the file again"
-        ) from error
     # Arrow keeps the file's columns for a while; the histories' arrays would come on top of them.
     pa.default_memory_pool().release_unused()
     return log

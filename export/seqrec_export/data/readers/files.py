@@ -154,6 +154,21 @@ def _opened(path: Path) -> BinaryIO:
 
 
 @contextmanager
+def readable(what: object, again: str = "it") -> Iterator[None]:
+    """Raise SeqrecError for errors that no reader put into better words.
+
+    They are of the disk, of an encoding, or Arrow's.
+    """
+    try:
+        yield
+    except (OSError, UnicodeError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())
+        raise SeqrecError(
+            f"{what} cannot be read: {said}; convert or fetch {again} again"
+        ) from error
+
+
+@contextmanager
 def _gzip_errors(path: Path) -> Iterator[None]:
     try:
         yield

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from seqrec_export.data.readers.arrow_types import plain
 from seqrec_export.data.readers.columns import Columns, column_names, load
 from seqrec_export.data.readers.delimited import header_layout
-from seqrec_export.data.readers.files import is_parquet, require_file
+from seqrec_export.data.readers.files import is_parquet, readable, require_file
 from seqrec_export.data.readers.frames import opened
 from seqrec_export.data.readers.indexing import as_ids, factorise
 from seqrec_export.data.readers.item_tables import ID_NAMES
@@ -74,13 +74,10 @@ def _read(given: Any, roles: Sequence[tuple[str, Sequence[str]]]) -> tuple[Colum
         table = pa.table({name: plain(column(name)) for name in chosen})
         return Columns(path=_FRAME, layout=None, table=table), chosen
     path = Path(given).expanduser()
-    try:
+    with readable(path):
         layout = None if is_parquet(require_file(path)) else header_layout(path)
         chosen = _chosen(path, column_names(path, layout), roles)
         return load(path, layout, ids=chosen), chosen
-    except (OSError, UnicodeError, pa.ArrowException) as error:
-        said = " ".join(str(error).split())
-        raise SeqrecError(f"{path} cannot be read: {said}; convert or fetch it again") from error
 
 
 def _chosen(

@@ -16,6 +16,7 @@ from seqrec_export.data.attributes import (
     MANY_VALUES_OF_AN_ITEM,
     ItemAttributes,
     Values,
+    places_of,
     wanted_attributes,
 )
 from seqrec_export.data.interactions import Interactions
@@ -27,6 +28,7 @@ from seqrec_export.data.readers.files import (
     first_line,
     is_parquet,
     lines,
+    readable,
     require_file,
 )
 from seqrec_export.data.readers.frames import opened
@@ -123,14 +125,8 @@ def read_attributes(
         here = [name for name in wanted if name in source.names and name not in columns]
         if not here:
             continue
-        try:
+        with readable(source.what):
             columns |= _read(source, {name: wanted[name] for name in here}, known, notes)
-        # Errors of the disk, of an encoding or of Arrow that no reader put into better words.
-        except (OSError, UnicodeError, pa.ArrowException) as error:
-            said = " ".join(str(error).split())
-            raise SeqrecError(
-                f"{source.what} cannot be read: {said}; convert or fetch it again"
-            ) from error
     return ItemAttributes(ids=known, columns=columns, notes=tuple(notes))
 
 
@@ -195,7 +191,7 @@ def _matched(
 ) -> NDArray[np.int64]:
     """(K,) where each known item is among those found; -1 if it is not."""
     found = found.cast(pa.large_string())
-    at = _places(known, found)
+    at = places_of(known, found)
     if (at < 0).all() and (bare := _without_zeros(known, found)) is not None:
         at = bare
         if (at >= 0).any():
@@ -222,11 +218,6 @@ def _matched(
     return at
 
 
-def _places(known: pa.Array, found: pa.Array) -> NDArray[np.int64]:
-    at: NDArray[np.int64] = pc.fill_null(pc.index_in(known, found), -1).to_numpy()
-    return at.astype(np.int64)
-
-
 def _without_zeros(known: pa.Array, found: pa.Array) -> NDArray[np.int64] | None:
     """The same for ids that lost their zeros as numbers, if all are digits and stay distinct."""
     bare = []
@@ -236,7 +227,7 @@ def _without_zeros(known: pa.Array, found: pa.Array) -> NDArray[np.int64] | None
         bare.append(pc.utf8_ltrim(ids, "0"))
         if pc.count_distinct(bare[-1]).as_py() != len(ids):
             return None
-    return _places(*bare)
+    return places_of(*bare)
 
 
 def _require_agreeing(
