@@ -1,11 +1,13 @@
 """What only a CUDA card can show: parity there, latency next to eager PyTorch, training speed.
 
-    GOMP_SPINCOUNT=1000 python -m bench.cuda.gpu_check [--model caser sasrec] [--out bench/results]
+    GOMP_SPINCOUNT=1000 python -m bench.cuda.gpu_check [--model caser sasrec] [--jobs 5]
+                                                       [--out bench/results]
     GOMP_SPINCOUNT=1000 python -m bench.cuda.gpu_check \\
         --device cpu --users 200 --items 100 --events 4000
 
-Trains models on the synthetic log, exports and verifies them, and writes one file, again after
-every model: `<out>/gpu_check-<name of the device>.json`. Exits 1 if ONNX Runtime has no CUDA
+Trains models on the synthetic log, exports and verifies them, `--jobs` at a time, then measures one
+after another, and writes one file, again after every model: `<out>/gpu_check-<name of the
+device>.json`. Exits 1 if ONNX Runtime has no CUDA
 device or a graph is not what it should be. `--device cpu` is a rehearsal: it hides the card, and
 what would be measured on it is null and SKIPPED, with the reason. NOTES say what the numbers mean.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import multiprocessing
 import os
 import platform
 import re
@@ -23,6 +26,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -40,7 +45,7 @@ from seqrec_export.data.interactions import Interactions
 from seqrec_export.data.readers import read
 from seqrec_export.data.vocabulary import PAD
 from seqrec_export.errors import SeqrecError
-from seqrec_export.exporting.exported import Exported, export_run
+from seqrec_export.exporting.exported import Exported, export_run, find_export
 from seqrec_export.exporting.runtime import (
     RUNTIME_ERRORS,
     cuda_session,
@@ -49,9 +54,9 @@ from seqrec_export.exporting.runtime import (
     why_no_cuda,
 )
 from seqrec_export.folders import write_json
-from seqrec_export.models.model import Batch, Model, fill_buffers
+from seqrec_export.models.model import Batch, fill_buffers
 from seqrec_export.models.registry import MODELS
-from seqrec_export.training.train import Run, library_versions, train
+from seqrec_export.training.train import Run, library_versions, load, train
 from seqrec_export.verification.cases import Case, draw
 from seqrec_export.verification.gate import verify
 from seqrec_export.verification.reference import PyTorch, arguments
@@ -61,6 +66,7 @@ EAGER = "PyTorch eager"
 DEVICES = ("cuda", "cpu")
 SIZES = ("users", "items", "events")
 REQUESTS = 10  # a round
+BATCHES = (1, 8, 64)
 STEPS = 20  # a round
 NOTES = {
     "parity": "By provider: the largest differences to PyTorch in float64 over all cases.",
@@ -70,7 +76,8 @@ NOTES = {
     "strings from the host, looks them up, and brings the answer back. float32 without TF32; what "
     "runs on the CPU has one thread.",
     "training": "Targets a second. whole: the training as it was, with the making of batches, "
-    f"validation and checkpoints. loop: {STEPS} batches made beforehand, to the device, loss, "
+    "validation and checkpoints, beside those of other models if --jobs is above 1. "
+    f"loop: {STEPS} batches made beforehand, to the device, loss, "
     "gradients, Adam; on CUDA in bfloat16 by autocast, as the training; on the CPU with "
     "cpu_threads.",
 }
@@ -230,27 +237,43 @@ def plain_loop(run: Run, dataset: Dataset, batches: list[Batch], device: str) ->
     return steps
 
 
-def check(
-    model: Model, interactions: Interactions, path: Path, options: argparse.Namespace
-) -> dict[str, Any]:
-    device = "cpu" if why_no_cuda_in_torch() else "cuda"
-    run = train(model, interactions, model.config(), path, seed=options.seed, progress=False)
-    exported = export_run(run)
-    graphs = {
-        name: {
+def prepare_model(
+    name: str, interactions: Interactions, path: Path, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Trains, exports and verifies in a process of its own; by graph, what the gate found."""
+    model = MODELS[name]
+    run = train(model, interactions, model.config(), path, seed=seed, progress=False)
+    return {
+        graph: {
             "ok": verdict.ok,
             "failures": [str(failure) for failure in verdict.failures],
             "parity": parity(verdict),
             "pytorch_float32_max_abs_diff": verdict.torch_max_abs,
             "cpu_nodes_on_cuda": verdict.notes.get("cpu_nodes_on_cuda"),
-            "latency": [
-                latency(exported, exported.graphs[name], n, device, options) for n in (1, 64)
-            ],
         }
-        for name, verdict in verify(exported, seed=options.seed).items()
+        for graph, verdict in verify(export_run(run), seed=seed).items()
     }
+
+
+def measure(
+    graphs: dict[str, dict[str, Any]],
+    interactions: Interactions,
+    path: Path,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    device = "cpu" if why_no_cuda_in_torch() else "cuda"
+    run = load(path)
+    exported, model = find_export(run), run.model
+    for name, entry in graphs.items():
+        graph = exported.graphs[name]
+        entry["latency"] = [latency(exported, graph, n, device, options) for n in BATCHES]
     dataset = prepare(interactions, model.split, options.seed, new_items=model.ranks_new_items)
     return {"graphs": graphs, "training": training(run, dataset, device, options)}
+
+
+def workers(jobs: int) -> ProcessPoolExecutor:
+    """Processes that are started afresh: CUDA cannot be used in a fork."""
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
 
 
 def why_no_cuda_in_torch() -> str:
@@ -292,6 +315,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     parser.add_argument("--model", action="extend", nargs="+", choices=list(MODELS))
     parser.add_argument("--device", choices=DEVICES, default="cuda")
+    parser.add_argument("--jobs", type=int, default=1, help="models prepared at a time")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     for size in SIZES:
@@ -325,18 +349,24 @@ def main() -> None:
         "models": {},
     }
     wrong = []
-    for model in options.model or MODELS:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, workers(options.jobs) as pool:
+        runs = {model: Path(folder) / model for model in options.model or MODELS}
+        prepared = {
+            model: pool.submit(prepare_model, model, interactions, run, options.seed)
+            for model, run in runs.items()
+        }
+        wait_for(prepared.values())  # what is timed has the machine to itself
+        for model, run in runs.items():
             try:
-                found = check(MODELS[model], interactions, Path(folder) / "run", options)
+                found = measure(prepared[model].result(), interactions, run, options)
                 show(model, found)
                 wrong += [graph for graph, entry in found["graphs"].items() if not entry["ok"]]
             except (*RUNTIME_ERRORS, RuntimeError) as error:  # on CUDA, of this model alone
                 traceback.print_exc()
                 found = {"error": str(error)}
                 wrong.append(model)
-        report["models"][model] = found
-        write_json(path, report)
+            report["models"][model] = found
+            write_json(path, report)
     print(path)
     if wrong:
         raise SystemExit(f"{', '.join(wrong)}: failed; the reasons stand in {path}")

@@ -134,7 +134,7 @@ def basket_metrics(
             batch = positions[first[start : start + batch_size]]
             scores = score(batch).float()
             scores[:, :NUM_RESERVED] = -torch.inf
-            best = scores.topk(deepest, dim=1).indices.numpy()
+            best = scores.topk(deepest, dim=1).indices.cpu().numpy()
             keys = np.arange(start, start + len(batch))[:, None] * rows + best
             place = np.minimum(np.searchsorted(relevant, keys), len(relevant) - 1)
             hit = relevant[place] == keys
