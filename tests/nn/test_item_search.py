@@ -167,7 +167,7 @@ def test_int8_is_for_catalogues_of_more_than_the_candidates() -> None:
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1.0, 1e15])
 def test_every_items_int8_components_add_up_to_0(scale: float) -> None:
     catalogue = catalogue_of(500, 21, 1)
-    made = Int8Search(Catalogue(catalogue.vectors * scale, catalogue.bias)).items[0]
+    made = Int8Search(Catalogue(catalogue.vectors * scale, catalogue.bias)).items
     assert made.shape[0] % 4 == 0
     assert (made.sum(dim=0, dtype=torch.int64) == 0).all()
     assert made.abs().max() > 100  # the levels are used

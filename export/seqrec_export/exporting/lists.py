@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +74,10 @@ def recommend_all(
         key = made_from | ({} if shard is None else {"shard": list(shard)})
         total, head = last - first, SCHEMA.serialize().to_pybytes()
         with growing(path, key, total, head, resume=resume, report=report) as grown:
-            for start in range(first + grown.done, last, size):
-                end = min(start + size, last)
-                grown.add(maker.lists(start, end).serialize(), end - first)
+            starts = range(first + grown.done, last, size)
+            ranges = ((start, min(start + size, last)) for start in starts)
+            for end, lists in maker.all_lists(ranges):
+                grown.add(lists.serialize(), end - first)
                 progress(end - first, total)
         write_lists(grown.path, path, key)
         grown.finish(keep=False)
@@ -146,9 +149,24 @@ class _Maker:
             "pairs": None if self._pairs is None else self._pairs.digest,
         }
 
-    def lists(self, start: int, end: int) -> pa.RecordBatch:
-        """The lists of some users, from the `start`-th that is asked for on."""
-        ids, scores = self._session.run(self._names, self.feeds(start, end))
+    def all_lists(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The lists of the users from `start` to `end` of each range, after that `end`.
+
+        One batch is computed while the next one is prepared and the last one is written.
+        """
+        with ThreadPoolExecutor(1) as computing:
+            begun = (
+                (asked, computing.submit(self._session.run, self._names, self.feeds(*asked)))
+                for asked in ranges
+            )
+            for batch, _ in pairwise(chain(begun, [None])):  # drawn after the next one has begun
+                assert batch is not None
+                asked, answer = batch
+                yield asked[1], self._lists(*asked, *answer.result())
+
+    def _lists(
+        self, start: int, end: int, ids: NDArray[np.object_], scores: NDArray[np.float32]
+    ) -> pa.RecordBatch:
         ids, scores = ids[:, : self._k], scores[:, : self._k]
         there = ids != ""
         user, rank = np.nonzero(there)

@@ -142,7 +142,7 @@ class Int8Search(nn.Module):
     spreads large components over all, the bias among them: one scale serves the whole catalogue.
     """
 
-    items: Tensor  # (1, W, V) int8; without the first axis it would be rearranged for many rows
+    items: Tensor  # (W, V) int8; ONNX Runtime packs a copy, which pays for a single row too
     turn: Tensor  # (W, D)
     offset: Tensor  # (W,) what is added to every user's turned vector, for the bias
 
@@ -167,9 +167,9 @@ class Int8Search(nn.Module):
                 yield rows, part.double() @ basis
 
         largest = max(float(part.abs().max()) for _, part in turned())
-        items = torch.empty(1, basis.shape[1], len(vectors), dtype=torch.int8)
+        items = torch.empty(basis.shape[1], len(vectors), dtype=torch.int8)
         for rows, part in turned():
-            items[0, :, rows] = _whole(part * (_ITEM_LEVELS / (largest or 1.0))).T
+            items[:, rows] = _whole(part * (_ITEM_LEVELS / (largest or 1.0))).T
         self.register_buffer("items", items)
         self.register_buffer("turn", basis[:-1].T.float().contiguous())
         self.register_buffer("offset", (basis[-1] * share).float())
@@ -180,15 +180,15 @@ class Int8Search(nn.Module):
         largest = turned.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         levels = (turned / largest * _USER_LEVELS).round() + (_USER_LEVELS + 1)
         if not torch.compiler.is_exporting():
-            return (levels.double() @ self.items[0].double()).to(torch.int32)
-        scores = torch.onnx.ops.symbolic(
+            return (levels.double() @ self.items.double()).to(torch.int32)
+        scores: Tensor = torch.onnx.ops.symbolic(
             "MatMulInteger",
             (levels.to(torch.uint8), self.items),
             dtype=torch.int32,
-            shape=(1, user.shape[0], self.items.shape[2]),
+            shape=(user.shape[0], self.items.shape[1]),
             version=10,
         )
-        return scores.squeeze(0)
+        return scores
 
     def forward(
         self, catalogue: Catalogue, user: Tensor, top_k: int, seen: Ragged | None
