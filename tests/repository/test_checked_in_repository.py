@@ -1,12 +1,14 @@
 """What is checked in under model_repository/ is what the default build writes, less the weights."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from seqrec_export.contract import Graph
-from seqrec_export.exporting.exported import DEFAULT_TOP_K, graphs_of
+from seqrec_export.exporting.exported import DEFAULT_TOP_K, Exported, graphs_of
 from seqrec_export.exporting.triton_config import (
     CONFIG_FILE,
     CONTRACT_FILE,
@@ -16,6 +18,7 @@ from seqrec_export.exporting.triton_config import (
     parse_config,
 )
 from seqrec_export.models.registry import MODELS
+from seqrec_export.repository.publish import publish
 
 CHECKED_IN = Path(__file__).parents[2] / "model_repository"
 GRAPHS = {
@@ -35,6 +38,18 @@ def test_the_default_config_and_contract_are_checked_in(graph: Graph) -> None:
 def test_nothing_else_is_checked_in() -> None:
     names = {f.parent.name for f in CHECKED_IN.glob(f"*/{CONFIG_FILE}")}
     assert names == set(GRAPHS), "run `make model_repository`"
+
+
+def test_a_build_with_other_filters_is_published_over_what_is_checked_in(
+    exports: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    repository = tmp_path / "model_repository"
+    shutil.copytree(CHECKED_IN, repository)
+    exported = exports("caser")  # with attributes, which the default build has not
+    assert {one.version for one in publish(exported, repository)} == {1}
+    config = parse_config((repository / "caser_filtered" / CONFIG_FILE).read_text())
+    assert config == model_config(exported.graphs["caser_filtered"])
+    assert config != model_config(GRAPHS["caser_filtered"])
 
 
 def regenerate() -> None:
