@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +25,7 @@ from seqrec_export.nn.ragged import Ragged
 from seqrec_export.repository.publish import publish
 from seqrec_export.verification.gate import refused, verify
 from support.copies import copy, own_graphs_only
+from support.old_runtime import answers_of_1_19
 from support.served import TOLERANCE, TOP_K, Served, golden_tensors, over
 
 ONNX_TYPES = {
@@ -36,7 +34,6 @@ ONNX_TYPES = {
     TensorProto.INT32: ("INT32", model_config_pb2.TYPE_INT32),
 }
 NEWER_OPERATORS = ("Pad", "Reshape", "Cast")  # kernels on CUDA came later than opset 19
-OLD_RUNTIME = Path(sys.prefix) / "onnxruntime-1.19"
 
 
 def model(served: Served) -> onnx.ModelProto:
@@ -201,55 +198,24 @@ def test_golden_requests_are_answered_as_they_say(served: Served) -> None:
                 np.testing.assert_array_equal(answer[name], values)
 
 
-REPLAY = """
-import json, sys
-import numpy as np, onnxruntime
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-answers = {}
-for path, request in json.load(sys.stdin):
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    dtypes = {"tensor(string)": object, "tensor(float)": np.float32, "tensor(int32)": np.int32}
-    given = {i.name: dtypes[i.type] for i in session.get_inputs()}
-    inputs = {n: np.array(v, dtype=given[n]).reshape(s) for n, (s, v) in request.items()}
-    names = [o.name for o in session.get_outputs()]
-    outputs = dict(zip(names, session.run(names, inputs)))
-    answers[path] = {n: [v.shape, v.ravel().tolist()] for n, v in outputs.items()}
-print(json.dumps([onnxruntime.__version__, answers]))
-"""
-
-
 def test_every_file_gives_the_same_answers_in_onnx_runtime_1_19(
     exported: Exported,
 ) -> None:
-    if not OLD_RUNTIME.is_dir():
-        pytest.skip(f"no {OLD_RUNTIME.name} in the environment; `make check` puts it there")
     rng = np.random.default_rng(0)
-    replay, expected, served_outputs = [], {}, {}
+    asked, expected, served_outputs = {}, {}, {}
     for graph in exported.graphs.values():
         served = Served(exported, graph)
         path = str(exported.model_file(graph.name))
         request = served.request(rng, batch=5, length=2 * served.window, unequal=True)
-        inputs = feeds(graph, request)
-        replay.append((path, {n: [v.shape, v.ravel().tolist()] for n, v in inputs.items()}))
+        asked[path] = feeds(graph, request)
         expected[path] = served.onnx(request)
         served_outputs[path] = served.outputs
-    process = subprocess.run(
-        [sys.executable, "-c", REPLAY],
-        input=json.dumps(replay),
-        env=os.environ | {"PYTHONPATH": str(OLD_RUNTIME)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    version, answers = json.loads(process.stdout)
-    assert version.startswith("1.19.")
+    answers = answers_of_1_19(asked)
     for path, outputs in expected.items():
         for name, values in outputs.items():
             shape, data = answers[path][name]
             flat = served_outputs[path][name].ragged
-            assert tuple(shape) == ((values.size,) if flat else values.shape)
+            assert shape == ((values.size,) if flat else values.shape)
             if values.dtype == np.float32:
                 # The newest runtime's ranking may differ among equal scores only; scores may not.
                 np.testing.assert_allclose(data, values.ravel(), rtol=0, atol=TOLERANCE)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seqrec_export.clients.python import Client
 from seqrec_export.contract import SCORE_TOLERANCE, Graph
+from seqrec_export.data.vocabulary import NUM_RESERVED
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exporting.exported import Exported, export_run
 from seqrec_export.imports.module import import_module
@@ -20,7 +21,7 @@ from seqrec_export.nn.ragged import Ragged
 from seqrec_export.repository.publish import publish
 from seqrec_export.training.run import load
 from seqrec_export.verification.gate import refused, verify
-from support.served import serving
+from support.served import LOWEST, serving
 
 ITEMS = [f"item {number}" for number in range(60)]
 WINDOW, DIM, TOP_K = 8, 6, 5
@@ -100,6 +101,13 @@ def test_a_module_is_called_as_its_owner_calls_it(
     expected = [own_scores(net, history, padding, lengths) for history in HISTORIES]
     np.testing.assert_allclose(scores.view(len(HISTORIES), -1), expected, atol=1e-6)
     assert known[:, 0].tolist() == [1, 3, 2, 30]
+
+    wide = run.model.graphs(run.config, len(ITEMS) + NUM_RESERVED + 4)["sums"]
+    items, scores, _ = answered(wide, run, padded(HISTORIES))
+    for row, history in enumerate(HISTORIES):
+        count = len(ITEMS) - len({*history} & {*ITEMS})
+        assert (items[row] >= NUM_RESERVED).tolist() == [i < count for i in range(len(items[row]))]
+        assert (scores[row, count:] == LOWEST).all()
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,11 @@ few = settings(max_examples=40, derandomize=True, deadline=None, database=None)
 ROWS, DIM, K = 400, 12, 15
 PRECISIONS = ("float32", "int8")
 CLOSE = 2e-5
+INPUTS = [
+    Traced("user", torch.float32, ("batch", DIM)),
+    Traced("seen", torch.int64, ("total",)),
+    Traced("lengths", torch.int64, ("batch",)),
+]
 
 
 def catalogue_of(rows: int, dim: int, seed: int, *, bias: bool = True) -> Catalogue:
@@ -71,12 +76,7 @@ class Searcher(nn.Module):
 def runtime(precision: str, bias: bool, folder: Path) -> onnxruntime.InferenceSession:
     """A searcher of `catalogue_of(ROWS, DIM, 0)` in ONNX Runtime."""
     searcher = Searcher(catalogue_of(ROWS, DIM, 0, bias=bias), precision, K)
-    inputs = [
-        Traced("user", torch.float32, ("batch", DIM)),
-        Traced("seen", torch.int64, ("total",)),
-        Traced("lengths", torch.int64, ("batch",)),
-    ]
-    model = onnx_export.to_onnx(searcher, inputs, ["items", "scores"])
+    model = onnx_export.to_onnx(searcher, INPUTS, ["items", "scores"])
     return session(onnx_export.save(model, folder / f"{precision}-{bias}"), threads=1)
 
 
@@ -146,7 +146,7 @@ def test_what_comes_back_is_the_best(
 @few
 @given(rows=st.integers(2, 9), data=st.data(), seed=SEEDS)
 def test_a_small_catalogue_is_answered_whole(rows: int, data: st.DataObject, seed: int) -> None:
-    top_k = data.draw(st.integers(1, rows))
+    top_k = data.draw(st.integers(1, rows + 3))
     precision = data.draw(st.sampled_from(PRECISIONS))
     rng = np.random.default_rng(seed)
     catalogue = catalogue_of(rows, 3, seed % 2**31)
@@ -156,7 +156,19 @@ def test_a_small_catalogue_is_answered_whole(rows: int, data: st.DataObject, see
     items, scores = Searcher(catalogue, precision, top_k)(
         torch.from_numpy(users), torch.tensor(list(chain(*seen)), dtype=torch.int64), lengths
     )
+    assert items.shape == (3, top_k)
     check(brute_force(catalogue, users, seen), items.numpy(), scores.detach().numpy())
+
+
+def test_only_a_catalogue_that_is_smaller_than_k_is_filled_up() -> None:
+    def operators(top_k: int) -> list[str]:
+        searcher = Searcher(catalogue_of(ROWS, DIM, 0), "float32", top_k)
+        model = onnx_export.to_onnx(searcher, INPUTS, ["items", "scores"])
+        return sorted(node.op_type for node in model.graph)
+
+    usual = operators(K)
+    assert operators(ROWS) == usual
+    assert {*operators(ROWS + 1)} - {*usual} == {"Expand"}
 
 
 def test_int8_is_for_catalogues_of_more_than_the_candidates() -> None:

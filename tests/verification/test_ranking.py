@@ -93,6 +93,20 @@ def test_a_prefix_of_the_answer_is_the_answer_of_a_smaller_top_k(
     assert not (wrong & ~tied).any()
 
 
+@over(gives="item_ids")
+def test_a_top_k_beyond_the_catalogue_is_filled_up_with_empty_ids(served: Served) -> None:
+    whole = served.vocabularies["items"].num_rows
+    for length in (0, WINDOW):
+        request = served.request(np.random.default_rng(length), batch=5, length=length)
+        answer, wider = (
+            served.torch(request, served.with_top_k(top_k)) for top_k in (whole, whole + 9)
+        )
+        for name, empty in (("item_ids", ""), ("scores", LOWEST)):
+            np.testing.assert_array_equal(wider[name][:, :whole], answer[name])
+            assert wider[name].shape[1] == whole + 9
+            assert (wider[name][:, whole:] == empty).all()
+
+
 @few
 @given(batch=BATCHES, length=LENGTHS, seed=SEEDS)
 @pytest.mark.parametrize("name", MODELS)

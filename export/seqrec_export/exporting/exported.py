@@ -122,9 +122,8 @@ def _export_run(
     folder = run.path / "onnx"
     last = _last_export(folder, needed=top_k is None or item_precision is None)
     if top_k is None:
-        top_k = last.get("asked_top_k", DEFAULT_TOP_K)
+        top_k = last.get("asked_top_k", last.get("top_k", DEFAULT_TOP_K))
     top_k = TOP_K.checked(top_k)
-    asked, top_k = top_k, min(top_k, run.vocabularies["items"].num_rows)
     if item_precision is None:
         item_precision = last.get("item_precision", DEFAULT_ITEM_PRECISION)
     item_precision = ITEM_PRECISION.checked(item_precision)
@@ -139,7 +138,7 @@ def _export_run(
     files = {name: file_hashes(folder / name) for name in graphs}
     fresh = last.get("key") != key or last.get("files") != files
     if fresh:
-        made = {"top_k": top_k, "asked_top_k": asked, "item_precision": item_precision}
+        made = {"top_k": top_k, "item_precision": item_precision}
         beside = run.path / ".onnx.part"
         remove(beside)
         try:
@@ -235,8 +234,9 @@ def _last_export(folder: Path, *, needed: bool) -> dict[str, Any]:
         return {}
     try:
         last = {"item_precision": DEFAULT_ITEM_PRECISION, **read_json(file)}
-        for key in ("top_k", "asked_top_k"):
-            last[key] = int(last.get(key, last["top_k"]))
+        # Earlier exports held no more items in an answer than the catalogue had rows.
+        last["asked_top_k"] = int(last.get("asked_top_k", last["top_k"]))
+        last["top_k"] = int(last["top_k"])
         if last["item_precision"] not in ITEM_PRECISIONS:
             raise ValueError(f"item_precision is {last['item_precision']!r}")
     except (ValueError, KeyError, TypeError) as error:

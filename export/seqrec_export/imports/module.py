@@ -30,6 +30,7 @@ from seqrec_export.imports.run import (
 from seqrec_export.models import registry, wire
 from seqrec_export.models.settings import WINDOW, Range, Setting
 from seqrec_export.nn import layers
+from seqrec_export.nn.item_search import best_of
 from seqrec_export.nn.ragged import Ragged, compact
 from seqrec_export.training.run import Run
 
@@ -116,9 +117,8 @@ def next_item_graphs(name: str, tolerance: Tolerance, top_k: int) -> dict[str, G
         return layers.mask_seen(net.scores(history), history)
 
     def recommend(net: NextItem, history: Ragged) -> tuple[Tensor, ...]:
-        best, items = reference_scores(net, history).topk(top_k, dim=1)
-        items = torch.where(best > layers.LOWEST, items, PAD)
-        return items, best, layers.known_items(history)
+        best = best_of(reference_scores(net, history), top_k)
+        return (*best, layers.known_items(history))
 
     def score(net: NextItem, history: Ragged, candidates: Ragged) -> tuple[Tensor, ...]:
         scores = net.scores(history)[candidates.rows, candidates.values]

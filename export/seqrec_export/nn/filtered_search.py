@@ -22,6 +22,7 @@ from seqrec_export.nn.item_search import (
     Int8Search,
     Search,
     best_of_coarse,
+    filled_up,
     masked,
     products,
     without_reserved,
@@ -71,9 +72,9 @@ def best_allowed_items(
     """
     int8 = search if isinstance(search, Int8Search) else None
     warm = torch.ones_like(known, dtype=torch.bool) if catalogue.popularity is None else known > 0
-    asked = _Asked(catalogue, int8, user, top_k, filters, warm)
+    asked = _Asked(catalogue, int8, user, min(top_k, len(catalogue.vectors)), filters, warm)
     scores, items = either(asked.lists_a_few(), asked.among_the_listed, asked.in_the_catalogue)
-    return torch.where(scores > LOWEST, items, PAD), scores
+    return filled_up(scores, items, top_k)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class _Asked:
     catalogue: Catalogue
     int8: Int8Search | None
     user: Tensor
-    top_k: int
+    top_k: int  # at most V
     filters: Filters
     warm: Tensor  # (B, 1) bool: a row that is not gets the most popular items
 

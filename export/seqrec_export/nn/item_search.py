@@ -87,7 +87,7 @@ class Search(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """(B, D), item indices -> (B, K) scores, best first, (B, K) item indices.
 
-        Reserved indices and what a user has seen score LOWEST.
+        Reserved indices and what a user has seen score LOWEST. K is at most V.
         """
 
 
@@ -104,14 +104,40 @@ def best_items(
     If nothing is known, these are the most popular items. Reserved indices and what a user has seen
     never come back; if the catalogue has no more items, the index is PAD and the score LOWEST.
     """
-    scores, items = search(catalogue, user, top_k, seen)
+    width = min(top_k, len(catalogue.vectors))
+    scores, items = search(catalogue, user, width, seen)
     if known is not None and catalogue.popularity is not None:
         # A row without a known item has seen none, so all such rows get the same answer, which
         # ONNX Runtime computes once, at load.
-        popularity, popular = without_reserved(catalogue.popularity).topk(top_k)
+        popularity, popular = without_reserved(catalogue.popularity).topk(width)
         scores = torch.where(known > 0, scores, popularity)
         items = torch.where(known > 0, items, popular)
-    return torch.where(scores > LOWEST, items, PAD), scores
+    return filled_up(scores, items, top_k)
+
+
+def best_of(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """(B, V) -> (B, K) item indices, (B, K) scores, best first, as `best_items` gives them."""
+    best, items = scores.topk(min(top_k, scores.shape[1]), dim=1)
+    return filled_up(best, items, top_k)
+
+
+def filled_up(scores: Tensor, items: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """(B, W) scores, item indices -> (B, K) item indices, PAD for what scores LOWEST, scores.
+
+    W is less than K only if the whole catalogue is. K stays the same for a catalogue of any size,
+    as a contract has to; a large one costs nothing.
+    """
+    items = torch.where(scores > LOWEST, items, PAD)
+    missing = top_k - scores.shape[1]
+    if missing <= 0:
+        return items, scores
+
+    def filled(values: Tensor, value: float) -> Tensor:
+        # One number that is repeated; CUDA has no kernel for a Pad of int64.
+        rest = values.new_full((1, 1), value).expand(values.shape[0], missing)
+        return torch.cat([values, rest], dim=1)
+
+    return filled(items, PAD), filled(scores, LOWEST)
 
 
 def exact(

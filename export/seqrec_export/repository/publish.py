@@ -32,6 +32,7 @@ from seqrec_export.folders import (
     write_json,
     write_text,
 )
+from seqrec_export.models import wire
 from seqrec_export.repository.describe import report_newest
 from seqrec_export.repository.published import (
     METRICS_FILE,
@@ -47,6 +48,8 @@ from seqrec_export.repository.published import (
 )
 from seqrec_export.repository.published import model_config as published_config
 from seqrec_export.repository.upkeep import tidy_writing
+
+_RANKED = {spec.name for spec in wire.ranked_items(1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +158,14 @@ def _require_same_contract(exported: Exported, name: str, repository: Path) -> N
     for kind in ("input", "output"):
         if changed := changed_tensors(old, new, kind):
             before, after = ([pair[i] for pair in changed.values()] for i in (0, 1))
+            keep = "keep dim, top-k and --filter-by"
+            if changed.keys() == _RANKED and None not in (*before, *after):
+                # Perhaps of a catalogue that was smaller than K, which once made K smaller.
+                keep = f"export with --top-k {before[0][1][0]}, which it has"
             raise SeqrecError(
                 f"{name} is published in {repository} with other {kind}s ({', '.join(changed)}: "
                 f"{before} became {after}); "
-                "its callers would break: publish into another repository, or keep dim, top-k and "
-                "--filter-by"
+                f"its callers would break: publish into another repository, or {keep}"
             )
 
 

@@ -69,8 +69,10 @@ class PyTorch:
             parts = [graph.reference_scores(self.double, *p) for p in _parts(graph, tensors, rows)]
         scores = torch.cat(parts)
         scores[:, :NUM_RESERVED] = LOWEST
-        top_k = single["scores"].shape[1]
-        double = single | {"scores": scores.topk(top_k, dim=1).values.numpy()}
+        best = np.full(single["scores"].shape, LOWEST)  # also of what a small catalogue lacks
+        found = scores.topk(min(best.shape[1], scores.shape[1]), dim=1).values
+        best[:, : found.shape[1]] = found.numpy()
+        double = single | {"scores": best}
         return Reference(single=single, double=double, catalogue=scores.numpy())
 
     def tensors(self, graph: Graph, request: Request) -> list[torch.Tensor]:
