@@ -1,4 +1,4 @@
-"""ONNX Runtime 1.19, the one of Triton 24.10: it has a folder of its own, and runs in a process."""
+"""ONNX Runtime 1.19, the one of Triton 24.10, in a process of its own."""
 
 import json
 import os
