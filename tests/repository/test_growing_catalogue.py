@@ -1,17 +1,17 @@
 """A catalogue may be smaller than K, grow and shrink: its contract stays, its versions follow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 import seqrec_export as sx
-from seqrec_export.contract import Graph
-from seqrec_export.data.readers.item_tables import asked_attributes
+from seqrec_export.contract import Graph, ItemPrecision
 from seqrec_export.data.vocabulary import NUM_RESERVED
 from seqrec_export.exporting.exported import DEFAULT_TOP_K, Exported, export_run
 from seqrec_export.exporting.runtime import answer, feeds, session
@@ -28,9 +28,10 @@ from support.old_runtime import answers_of_1_19
 from support.served import LOWEST, Tensors
 
 K, DIM, WINDOW = DEFAULT_TOP_K, 8, 3
-NAMES = ("shop", "shop_filtered", "shop_similar_items")
-SIZES = {1: (60, "float32"), 2: (90, "float32"), 3: (40, "int8"), 4: (240, "int8")}  # by version
-SEEN, QUERY, EXCLUDED = "item 3", "item 6", "item 9"
+# How many items each version has. The search for 240 takes int8 vectors, the one for 60 does not.
+SIZES: Mapping[ItemPrecision, Sequence[int]] = {"float32": (60, 90), "int8": (240, 60)}
+SERVED = [("float32", "shop"), ("float32", "shop_filtered"), ("int8", "shop")]
+SEEN, EXCLUDED, ALLOWED = "item 3", "item 6", [f"item {i}" for i in range(20)]
 
 
 class Shop(nn.Module):
@@ -52,128 +53,128 @@ class Shop(nn.Module):
         return mean_direction(self.catalogue.by_cosine(), history)
 
 
-def graphs(top_k: int) -> Mapping[str, Graph]:
-    """The graph that ranks alone; those with filters are derived from it."""
-    made = retrieval_graphs("shop", (wire.HISTORY,), DIM, top_k)
-    return {"shop": made["shop"]}
+def verified(items: int, precision: ItemPrecision, folder: Path) -> Exported:
+    """An export of the graphs that are served."""
+    wanted = {name for of, name in SERVED if of == precision}
 
+    def graphs(top_k: int) -> Mapping[str, Graph]:
+        shop = retrieval_graphs("shop", (wire.HISTORY,), DIM, top_k)["shop"]
+        derived = shop.filtered
+        assert derived is not None
 
-def red(items: int) -> set[str]:
-    return {f"item {i}" for i in range(0, items, 3)}
+        def filtered(attributes: Any) -> dict[str, Graph]:
+            return {name: graph for name, graph in derived(attributes).items() if name in wanted}
 
+        return {"shop": replace(shop, filtered=filtered)}
 
-def verified(items: int, precision: str, folder: Path) -> Exported:
-    ids = [f"item {i}" for i in range(items)]
     run = sx.import_module(
-        Shop(items), folder, name="shop", items=ids, window=WINDOW, graphs=graphs, source="a test"
+        Shop(items),
+        folder,
+        name="shop",
+        items=[f"item {i}" for i in range(items)],
+        window=WINDOW,
+        graphs=graphs,
+        source="a test",
     )
-    colours = ["red" if item in red(items) else "blue" for item in ids]
-    table = pd.DataFrame({"item_id": ids, "colour": colours})
-    found = asked_attributes(["colour"], ids, items=table)
-    assert found is not None
-    attributes = found.of(run.vocabularies["items"])
-    exported = export_run(run, item_precision=precision, attributes=attributes)
-    assert set(exported.graphs) == set(NAMES)
+    exported = export_run(run, item_precision=precision)
+    assert set(exported.graphs) == wanted
     assert not refused(exported, verify(exported))
     return exported
 
 
+Exports = Mapping[tuple[str, int], Exported]  # by precision and number of items
+
+
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Exported]:
-    """By version."""
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     folder = tmp_path_factory.mktemp("runs")
-    return {v: verified(*SIZES[v], folder / str(v)) for v in SIZES}
+    return {
+        (precision, items): verified(items, precision, folder / f"{items}-{precision}")
+        for precision, sizes in SIZES.items()
+        for items in sizes
+    }
 
 
 @pytest.fixture(scope="module")
-def repository(exports: dict[int, Exported], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All versions, one after the other."""
-    path = tmp_path_factory.mktemp("growing") / "models"
-    for version, exported in exports.items():
-        published = publish(exported, path, keep=len(SIZES))
-        assert {(p.name, p.version) for p in published} == {(name, version) for name in NAMES}
-    return path
+def repositories(exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of each precision, with one version after the other."""
+    folder = tmp_path_factory.mktemp("growing")
+    for precision, sizes in SIZES.items():
+        for version, items in enumerate(sizes, start=1):
+            exported = exports[precision, items]
+            published = publish(exported, folder / precision)
+            assert {p.version for p in published} == {version}
+            assert {p.name for p in published} == set(exported.graphs)
+    return folder
 
 
-def asked(graph: Graph) -> Tensors:
-    """One row that knows something, and one that does not; both are narrowed down, if they can."""
-    of = {
-        wire.HISTORY.name: [SEEN],
-        wire.QUERY.name: [QUERY],
-        wire.EXCLUDED.name: [EXCLUDED],
-        wire.ALLOWED.name: [""],
-        "allow_colour": ["red"],
-    }
+def asked(graph: Graph) -> list[tuple[Tensors, set[str]]]:
+    """Requests of two rows, the second of which knows nothing, and which items may come back."""
+    history = np.array([[SEEN], ["no such item"]], object)
+    if len(graph.inputs) == 1:
+        return [({wire.HISTORY.name: history}, set())]
     request: Tensors = {
-        name: np.array([values, values], object)
-        for name, values in of.items()
-        if name in {spec.name for spec in graph.inputs}
+        wire.HISTORY.name: history,
+        wire.EXCLUDED.name: np.full((2, 1), EXCLUDED, object),
+        wire.ALLOWED.name: np.full((2, 1), "", object),
+        wire.KEEP_SEEN.name: np.zeros((2, 1), np.int32),
     }
-    request[graph.inputs[0].name][1] = "no such item"
-    if wire.KEEP_SEEN.name in {spec.name for spec in graph.inputs}:
-        request[wire.KEEP_SEEN.name] = np.zeros((2, 1), np.int32)
-    return request
+    # Both ways to search: in the whole catalogue, and among what is listed.
+    listed = request | {wire.ALLOWED.name: np.array([ALLOWED, ALLOWED], object)}
+    return [(request, set()), (listed, {*ALLOWED})]
 
 
-def left(name: str, items: int) -> list[set[str]]:
-    """What may come back in each of the rows."""
-    may = {f"item {i}" for i in range(items)} if name == "shop" else red(items) - {EXCLUDED}
-    return [may - {QUERY if name == "shop_similar_items" else SEEN}, may]
-
-
-def file_of(repository: Path, name: str, version: int) -> Path:
-    return repository / name / str(version) / "model.onnx"
-
-
-def require_filled_up(ids: np.ndarray, scores: np.ndarray, left: list[set[str]]) -> None:
-    """K places: what may come back first, best first, then empty ids with the lowest score."""
-    assert ids.shape == scores.shape == (len(left), K)
-    for row, may in enumerate(left):
-        count = min(len(may), K)
+def require_filled_up(outputs: Tensors, items: int, request: Tensors, allowed: set[str]) -> None:
+    """K places: all that may come back, best first, then empty ids with the lowest score."""
+    may = allowed or {f"item {i}" for i in range(items)}
+    if wire.EXCLUDED.name in request:
+        may = may - {EXCLUDED}
+    ids, scores = outputs["item_ids"], outputs["scores"]
+    assert ids.shape == scores.shape == (2, K)
+    for row, left in enumerate((may - {SEEN}, may)):
+        count = min(len(left), K)
         real = set(ids[row, :count])
         assert len(real) == count
-        assert real <= may
+        assert real <= left
         assert (ids[row, count:] == "").all()
         assert (scores[row, :count] > LOWEST).all()
         assert (np.diff(scores[row]) <= 0).all()
         assert (scores[row, count:] == LOWEST).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("precision", "name"), SERVED)
 def test_every_version_answers_with_k_places(
-    repository: Path, exports: dict[int, Exported], name: str
+    repositories: Path, exports: Exports, precision: ItemPrecision, name: str
 ) -> None:
-    assert versions(repository / name) == [*SIZES]
-    outputs = {output.name: list(output.dims) for output in model_config(repository, name).output}
-    assert outputs["item_ids"] == outputs["scores"] == [K]
-    for version, (items, _) in SIZES.items():
-        graph = exports[version].graphs[name]
-        got = answer(session(file_of(repository, name, version)), graph, asked(graph))
-        require_filled_up(got["item_ids"], got["scores"], left(name, items))
-        assert got[graph.outputs[2].name].tolist() == [[1], [0]]
+    repository = repositories / precision
+    assert versions(repository / name) == [1, 2]
+    dims = {output.name: list(output.dims) for output in model_config(repository, name).output}
+    assert dims["item_ids"] == dims["scores"] == [K]
+    for version, items in enumerate(SIZES[precision], start=1):
+        graph = exports[precision, items].graphs[name]
+        runtime = session(repository / name / str(version) / "model.onnx")
+        for request, allowed in asked(graph):
+            require_filled_up(answer(runtime, graph, request), items, request, allowed)
 
 
-def test_onnx_runtime_1_19_fills_up_as_well(repository: Path, exports: dict[int, Exported]) -> None:
-    files = {
-        str(file_of(repository, name, version)): (name, version)
-        for name in NAMES
-        for version in SIZES
+def test_onnx_runtime_1_19_fills_up_as_well(exports: Exports) -> None:
+    requests = {
+        str(exported.model_file(name)): (items, asked(graph)[0], feeds(graph, asked(graph)[0][0]))
+        for (_, items), exported in exports.items()
+        for name, graph in exported.graphs.items()
     }
-    requests = {}
-    for file, (name, version) in files.items():
-        graph = exports[version].graphs[name]
-        requests[file] = feeds(graph, asked(graph))
-    for file, outputs in answers_of_1_19(requests).items():
-        name, version = files[file]
-        ids, scores = (
-            np.array(values).reshape(shape)
-            for shape, values in (outputs["item_ids"], outputs["scores"])
-        )
-        require_filled_up(ids, scores.astype(np.float32), left(name, SIZES[version][0]))
+    answers = answers_of_1_19({file: inputs for file, (_, _, inputs) in requests.items()})
+    for file, (items, (request, allowed), _) in requests.items():
+        outputs = {
+            name: np.array(values, dtype).reshape(shape)
+            for name, dtype in (("item_ids", object), ("scores", np.float32))
+            for shape, values in [answers[file][name]]
+        }
+        require_filled_up(outputs, items, request, allowed)
 
 
-def test_a_run_answers_with_what_there_is(exports: dict[int, Exported]) -> None:
-    sixty = exports[1]
+def test_a_run_answers_with_what_there_is(exports: Exports) -> None:
+    sixty = exports["float32", 60]
     assert (sixty.top_k, export_run(sixty.run).fresh) == (K, False)
     assert isinstance(sixty.run, Run)
     (row,) = sixty.run.recommend([{"history_item_ids": [SEEN]}], k=K)
