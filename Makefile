@@ -41,7 +41,8 @@ lint: $(READY)
 
 clients: $(READY)
 	@test -e $(REPOSITORY)/manifest.json || \
-		$(BIN)/seqrec-export build --data synthetic --repository $(REPOSITORY)
+		$(BIN)/seqrec-export build --data synthetic --filter-by garment_group_name \
+			--repository $(REPOSITORY)
 	PYTHONPATH=tests $(BIN)/python -m support.conformance --repository $(REPOSITORY) --out $(CLIENTS) \
 		$(LANGUAGES:%=--language %) $(CONFORMANCE)
 

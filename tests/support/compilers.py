@@ -36,7 +36,7 @@ CODE
         call="export async function callNUMBER(outOfStock: string[]) {\nCODE\n}",
         right=(
             'export const aNUMBER: SasrecRow = { historyItemIds: ["1"] };',
-            'export const aNUMBER: SasrecFilters = { keepSeen: true, where: { tags: ["1"] } };',
+            'export const aNUMBER: SasrecFilters = { where: { garmentGroupName: ["1"] } };',
             'export const aNUMBER: TwoTowerFilters = { exclude: ["1"], allow: ["2"] };',
         ),
         wrong=(
@@ -70,7 +70,7 @@ CODE
 """,
         right=(
             'var _ = models.SasrecRow{HistoryItemIds: []string{"1"}}',
-            'var _ = models.SasrecFilters{Where: models.SasrecWhere{Tags: seqrec.OneOf("1")}}',
+            'var _ = models.SasrecWhere{GarmentGroupName: seqrec.OneOf("1")}',
             'var _ = models.TwoTowerFilters{Exclude: []string{"1"}, Allow: seqrec.OneOf("1")}',
         ),
         wrong=(
@@ -96,7 +96,7 @@ CODE
         call="void callNUMBER(List<String> outOfStock) throws Exception {\nCODE\n}",
         right=(
             'Object aNUMBER = new SasrecClient.Row().historyItemIds(List.of("1"));',
-            'Object aNUMBER = new SasrecClient.Filter().whereTags(List.of("1")).keepSeen(true);',
+            'Object aNUMBER = new SasrecClient.Filter().whereGarmentGroupName(List.of("1"));',
             'Object aNUMBER = new TwoTowerClient.Filter().exclude(List.of("1"));',
         ),
         wrong=(
@@ -122,7 +122,7 @@ CODE
         call="void callNUMBER(const std::vector<std::string>& out_of_stock) {\nCODE\n}",
         right=(
             'void aNUMBER(seqrec::SasrecRow& row) { row.history_item_ids = {"1"}; }',
-            'void aNUMBER(seqrec::SasrecFilters& f) { f.keep_seen = true; f.where.tags = {"1"}; }',
+            'void aNUMBER(seqrec::SasrecFilters& f) { f.where.garment_group_name = {"1"}; }',
             'void aNUMBER(seqrec::TwoTowerFilters& filters) { filters.allow = {"1", "2", "3"}; }',
         ),
         wrong=(
