@@ -42,7 +42,7 @@ lint: $(READY)
 clients: $(READY)
 	@test -e $(REPOSITORY)/manifest.json || \
 		$(BIN)/seqrec-export build --data synthetic --filter-by garment_group_name \
-			--repository $(REPOSITORY)
+			--accept-quality --repository $(REPOSITORY)
 	PYTHONPATH=tests $(BIN)/python -m support.conformance --repository $(REPOSITORY) --out $(CLIENTS) \
 		$(LANGUAGES:%=--language %) $(CONFORMANCE)
 

@@ -20,6 +20,7 @@ def build(
     top_k: options.TopK = None,
     item_precision: options.ItemPrecision = None,
     keep: options.Keep = 3,
+    accept_quality: options.AcceptQuality = False,
     runs: options.Runs = None,
     filter_by: filters.FilterBy = None,
     users: options.Users = None,
@@ -35,6 +36,7 @@ def build(
 
     Work that was done before from the same data, settings and code is not repeated. A model that
     fails the verification is not published: its old version keeps serving; the exit status is 1.
+    The same holds for one that does not beat its baseline, mostly popularity, on held-out events.
 
     Example: `seqrec-export build --model sasrec --data movielens:ml-1m/ratings.dat`
     """
@@ -74,6 +76,7 @@ def build(
         item_precision=plan.item_precision,
         attributes=filters.asked_attributes(plan, log.item_ids, log),
         keep=keep,
+        accept_quality=accept_quality,
         resume=resume,
         retrain=retrain,
         mlflow=mlflow,

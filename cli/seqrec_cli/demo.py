@@ -51,6 +51,7 @@ def demo(
         plan.runs,
         plan.repository,
         attributes=filters.asked_attributes(plan, interactions.item_ids, interactions),
+        accept_quality=True,  # it shows the way; how good the models are, it says
         report=note,
     )
     print_built(built, plan.repository, json=False)

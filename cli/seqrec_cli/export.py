@@ -29,6 +29,7 @@ def export(
     data: ItemsLog = None,
     columns: options.Columns = None,
     keep: options.Keep = 3,
+    accept_quality: options.AcceptQuality = False,
     json: options.Json = False,
 ) -> None:
     """Export finished runs to ONNX, verify them, and publish them for Triton.
@@ -71,6 +72,7 @@ def export(
             item_precision=plan.item_precision,
             attributes=of_run,
             keep=keep,
+            accept_quality=accept_quality,
             seed=plan.seed,
             report=note,
         )

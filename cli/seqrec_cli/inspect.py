@@ -81,6 +81,9 @@ def _warnings(entry: dict[str, Any]) -> list[str]:
     """What is wrong, and what differs from the folder."""
     said = [f"version {version}: {problem}" for version, problem in entry["problems"].items()]
     said += entry["damage"]
+    accepted = entry.get("metrics", {}).get("accepted_quality")
+    if accepted and entry["parity"].get("model") == entry["model"]:  # once, not for each graph
+        said.append(f"version {entry['served']} was published although {accepted}")
     if entry["rolled_back"]:
         said.append(f"rolled back: {', '.join(map(str, entry['rolled_back']))}")
     newest = entry["served"]

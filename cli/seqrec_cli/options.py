@@ -85,6 +85,13 @@ ItemPrecision = Annotated[
     ),
 ]
 Keep = Annotated[int, typer.Option(help="Versions of each model that stay for rollback.")]
+AcceptQuality = Annotated[
+    bool,
+    typer.Option(
+        "--accept-quality",
+        help="Publish a model although it does not beat its baseline; the version records it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")]
 GoOn = Annotated[

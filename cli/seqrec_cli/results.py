@@ -86,7 +86,7 @@ def print_built(built: list[Built], repository: Path, *, json: bool) -> None:
             ("graph", "version", *VERDICT_COLUMNS, "file"),
             [row for one in built for row in _graph_rows(one)],
         )
-    stop_if_refused(one.verified.refusal for one in built)
+    stop_if_refused(one.refusal for one in built)
 
 
 def stop_if_refused(refusals: Iterable[str]) -> None:
@@ -115,6 +115,8 @@ def _as_dict(built: Built) -> dict[str, Any]:
         "run": str(built.run.path),
         "exported_anew": built.verified.exported.fresh,
         "metrics": dict(built.run.metrics),
+        "quality": {"shortfall": built.verified.shortfall, "accepted": built.accept_quality},
+        "refusal": built.refusal,
         "graphs": {
             name: versions.get(name, {"version": None, "new": False}) | verdict.as_dict()
             for name, verdict in built.verified.verdicts.items()

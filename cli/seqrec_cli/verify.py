@@ -73,7 +73,7 @@ def verify(
                 compared = "; --url compares answers of that one with this one" if url else ""
                 note(f"note: {other}{compared}")
             found = verify_run(exported, seed=plan.seed, client=client, report=note)
-            refusals.append(found.refusal)
+            refusals.append(found.differs)
             verdicts |= found.verdicts
     if json:
         print_json({name: verdict.as_dict() for name, verdict in verdicts.items()})

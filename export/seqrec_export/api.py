@@ -128,8 +128,8 @@ def verify(
     """Compare an export with PyTorch on raw requests of every kind; it takes a minute or so.
 
     `seed` draws the requests. With `client`, the answers of its server are compared too. A graph
-    that differs raises nothing here: `ok` is False, `refusal` says what is wrong, and `publish`
-    refuses it.
+    that differs, or a model that is no gain over its baseline, raises nothing here: `ok` is False,
+    `refusal` says what is wrong, and `publish` refuses it.
     """
     _require(exported, Exported, "verify takes what export gives")
     if client is not None:
@@ -140,22 +140,30 @@ def verify(
 
 
 def publish(
-    verified: Verified, repository: str | Path = "model_repository", *, keep: int = 3
+    verified: Verified,
+    repository: str | Path = "model_repository",
+    *,
+    keep: int = 3,
+    accept_quality: bool = False,
 ) -> list[Published]:
     """Publish what passed the verification as the next version of each graph.
 
     `keep` is how many versions stay, the new one counted. What lies there already gets no new
     version. Raises SeqrecError for what did not pass, or would break the model's callers.
+    `accept_quality` publishes a model that is no gain over its baseline, and records it.
     """
     if not isinstance(verified, Verified):
         raise SeqrecError(
             f"publish takes what verify gives, found {type(verified).__name__}; write "
             "publish(verify(exported))"
         )
-    if verified.refusal:
-        raise SeqrecError(verified.refusal)
+    if refusal := verified.refused(accept_quality=accept_quality):
+        raise SeqrecError(refusal)
     return publishing.publish(
-        verified.exported, _folder(repository, "repository"), keep=KEEP.checked(keep)
+        verified.exported,
+        _folder(repository, "repository"),
+        keep=KEEP.checked(keep),
+        accepted=verified.shortfall,
     )
 
 
@@ -176,6 +184,7 @@ def build(
     items: Any = None,
     items_id: str | None = None,
     keep: int = 3,
+    accept_quality: bool = False,
     progress: Progress = True,
     **settings: Any,
 ) -> Built:
@@ -211,11 +220,12 @@ def build(
         item_precision=item_precision,
         attributes=attributes,
         keep=keep,
+        accept_quality=accept_quality,
         seed=seed,
         report=report,
     )
-    if built.verified.refusal:
-        raise SeqrecError(built.verified.refusal)
+    if built.refusal:
+        raise SeqrecError(built.refusal)
     return built
 
 

@@ -26,12 +26,12 @@ from seqrec_export.exporting.exported import (
 )
 from seqrec_export.models.model import Model
 from seqrec_export.models.settings import SEED
-from seqrec_export.report.page import REPORT_FILE, ModelReport, write_report
+from seqrec_export.report.page import REPORT_FILE, ModelReport, best_epoch, write_report
 from seqrec_export.repository.publish import Published
 from seqrec_export.repository.publish import publish as publish_export
 from seqrec_export.training import train as training
 from seqrec_export.training.train import Run, alone, require_still
-from seqrec_export.verification import gate
+from seqrec_export.verification import gate, quality
 from seqrec_export.verification.gate import refused
 from seqrec_export.verification.reference import Extra, Provider
 from seqrec_export.verification.verdict import Verdict
@@ -55,8 +55,26 @@ class Verified:
 
     @property
     def refusal(self) -> str:
-        """What is wrong with the graphs that may not be published; empty if all may."""
+        """Why it may not be published, answers and quality; empty if it may."""
+        return self.refused()
+
+    @property
+    def differs(self) -> str:
+        """What is wrong with the graphs that do not answer as PyTorch does; empty if all do."""
         return refused(self.exported, self.verdicts)
+
+    @property
+    def shortfall(self) -> str:
+        """Why the model is no gain over its own baseline; empty if it is, or nobody can say."""
+        run = self.exported.run
+        return quality.shortfall(run.model.metric, run.metrics)
+
+    def refused(self, *, accept_quality: bool = False) -> str:
+        """The refusal; one for its quality alone is none if that is accepted."""
+        said = (
+            "" if accept_quality else quality.refusal(self.exported.run.model.name, self.shortfall)
+        )
+        return "; ".join(filter(None, (self.differs, said)))
 
     def __repr__(self) -> str:
         return "\n".join(["  ".join(row) for row in self._rows()] + [self.refusal] * (not self.ok))
@@ -90,12 +108,18 @@ class Built:
     """What became of one run."""
 
     verified: Verified
-    published: list[Published]  # nothing if a verdict is against it
+    published: list[Published]  # nothing if it is refused
+    accept_quality: bool = False  # although it is no gain over its baseline
 
     @property
     def run(self) -> Run:
         """The run that was exported."""
         return self.verified.exported.run
+
+    @property
+    def refusal(self) -> str:
+        """Why it is not published; empty if it is."""
+        return self.verified.refused(accept_quality=self.accept_quality)
 
 
 def require_all(models: Iterable[Model], log: Interactions) -> None:
@@ -149,7 +173,14 @@ def train_once(
     for text in run.metrics["notes"]:
         if text not in log.notes:  # those were said when the log was read
             report(f"note: {text}")
-    shown = ModelReport.of(model, run.metrics, [])
+    shown = ModelReport.of(
+        model, run.metrics, [], shortfall=quality.shortfall(model.metric, run.metrics)
+    )
+    if best_epoch(shown) == (last := len(run.metrics["curve"])) - 1:
+        report(
+            f"note: {model.name}: the best epoch was the last of {last}; more epochs may help, "
+            f"as epochs={2 * last}"
+        )
     write_report(path / REPORT_FILE, f"{model.name}: training", [shown])
     return run
 
@@ -196,12 +227,14 @@ def release(
     item_precision: ItemPrecision | None = None,
     attributes: ItemAttributes | None = None,
     keep: int = 3,
+    accept_quality: bool = False,
     seed: int = 0,
     report: Report = quiet,
 ) -> Built:
     """Export, verify and publish one run; what fails the verification is not published.
 
-    Without `top_k`, `item_precision` or `attributes`, they are those of the last export of the run.
+    Nor is a model that is no gain over its baseline, unless `accept_quality`. Without `top_k`,
+    `item_precision` or `attributes`, they are those of the last export of the run.
     """
     with alone(run.path):  # nobody trains it again before it is published
         require_still(run)
@@ -211,8 +244,12 @@ def release(
         if not exported.fresh:
             report(f"{run.model.name}: {exported.folder} is up to date, not exported again")
         verified = verify_run(exported, seed=seed, report=report)
-        published = publish_export(exported, repository, keep=keep) if verified.ok else []
-    return Built(verified=verified, published=published)
+        published = []
+        if not verified.refused(accept_quality=accept_quality):
+            if verified.shortfall:
+                report(f"note: {run.model.name} is published although {verified.shortfall}")
+            published = publish_export(exported, repository, keep=keep, accepted=verified.shortfall)
+    return Built(verified=verified, published=published, accept_quality=accept_quality)
 
 
 def build_all(
@@ -226,6 +263,7 @@ def build_all(
     item_precision: ItemPrecision | None = None,
     attributes: ItemAttributes | None = None,
     keep: int = 3,
+    accept_quality: bool = False,
     resume: bool = False,
     retrain: bool = False,
     progress: bool = True,
@@ -260,6 +298,7 @@ def build_all(
             item_precision=item_precision or DEFAULT_ITEM_PRECISION,
             attributes=attributes,
             keep=keep,
+            accept_quality=accept_quality,
             seed=seed,
             report=report,
         )

@@ -139,6 +139,7 @@ def test_a_stranger_builds_serves_asks_and_writes_clients(stranger: Stranger) ->
         pytest.skip(str(error))
     (stranger.home / "log.csv").write_text(LOG)
     few = [f"--set={setting}" for setting in ("epochs=1", "dim=8", "max_length=10")]
+    few.append("--accept-quality")
     stranger.command("build", "--model", "sasrec", "--data", "table:log.csv", *few)
     used, served, here = json.loads(stranger.run("-c", ASK))
     assert Path(used).is_relative_to(stranger.site)

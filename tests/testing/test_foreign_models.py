@@ -80,6 +80,7 @@ def table(place: Path) -> Path:
 def repository(place: Path, site: Path, table: Path) -> Path:
     """Both, built: what fails the gate would not be there."""
     folders = ("--repository", str(place / "repository"), "--runs", str(place / "runs"))
+    folders += ("--accept-quality",)  # after one epoch
     small = ("--set", "epochs=1", "--set", "max_length=5", "--top-k", "5")
     built = installed(
         *(site, "build", "--model", "gru4rec", "--data", "synthetic:users=60,items=50,events=900"),
@@ -124,7 +125,8 @@ def test_a_run_of_another_package_needs_that_package(repository: Path, site: Pat
     assert told.exit_code == 1
     assert "no model is called 'gru4rec'" in str(told.exception)
     folders = ("--runs", str(runs), "--repository", str(repository))
-    again = installed(site, "export", "--model", "seqrec_gru4rec:MODEL", *folders)
+    as_built = ("--model", "seqrec_gru4rec:MODEL", "--accept-quality", *folders)
+    again = installed(site, "export", *as_built)
     assert not again["gru4rec"]["exported_anew"], "it is the same model by both names"
     out = str(repository.parent / "vectors.npy")
     data = ("--data", f"table:{repository.parent / 'log.csv'}")

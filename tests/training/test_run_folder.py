@@ -185,6 +185,7 @@ def test_export_takes_what_the_run_was_exported_with(
     sound: Path, own_graphs: None, tmp_path: Path
 ) -> None:
     where = ["-m", "caser", "--runs", str(sound.parent), "-r", str(tmp_path / "models")]
+    where += ["--accept-quality"]
     first = outcome("export", *where, "--item-precision", "int8", "--top-k", "7")
     assert first["caser"]["exported_anew"]
     again = outcome("export", *where)

@@ -302,17 +302,22 @@ def evaluate(net: nn.Module, dataset: Dataset, config: GRU4AttConfig, part: Part
         return scores.view_as(batch["candidates"]).float().cpu().numpy()
 
     result = _NEXT_ITEM.evaluate(net, dataset, config, part) | session_metrics(dataset, part, rank)
+    return result | _selection(result)
+
+
+def _selection(result: Metrics) -> Metrics:
     chooses = "candidates_ndcg@10" if "candidates_ndcg@10" in result else "ndcg@10"
-    return result | ({"selection": result[chooses]} if chooses in result else {})
+    return {"selection": result[chooses]} if chooses in result else {}
 
 
 def baselines(dataset: Dataset, config: GRU4AttConfig, part: Part) -> dict[str, Metrics]:
     """Popularity, and the same network untrained (what the source delivered)."""
     popularity = _NEXT_ITEM.baselines(dataset, config, part)["popularity"]
+    popularity |= session_popularity(dataset, part)
     torch.manual_seed(0)
     untrained = GRU4Att(config, dataset.num_rows).eval()
     return {
-        "popularity": popularity | session_popularity(dataset, part),
+        "popularity": popularity | _selection(popularity),
         "untrained": evaluate(untrained, dataset, config, part),
     }
 

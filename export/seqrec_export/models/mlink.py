@@ -28,6 +28,7 @@ from seqrec_export.models.settings import TWO_OR_MORE, WIDTH, HistorySettings, s
 from seqrec_export.nn import layers
 from seqrec_export.nn.ragged import Ragged, compact
 
+_RATING_GAIN = 10.0  # of the first weights; 4 gains less, 20 no more
 _STAR_TOLERANCE = Tolerance(1e-5)  # of five stars, as much more of a wider scale
 
 
@@ -63,6 +64,8 @@ class Mlink(nn.Module):
         self.items = nn.Embedding(rows["items"], config.dim, padding_idx=PAD)
         nn.init.normal_(self.items.weight[UNKNOWN:], std=config.dim**-0.5)
         self.gru = layers.GRU(state, state)
+        with torch.no_grad():  # ratings around their mean are small: they would be learned late
+            self.gru.weight_ih_l0[:, -1] *= _RATING_GAIN
         self.cold = nn.Parameter(torch.zeros(state))  # the state before any event
         self.dropout = layers.Dropout(config.dropout)
         # One linear layer over [state, item], written as two: C candidates share the state's part.

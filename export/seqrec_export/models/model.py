@@ -54,7 +54,7 @@ class Metric:
 
     name: str  # the validation figure that chooses the epoch
     direction: Literal["min", "max"] = "max"  # what is better
-    baseline: str = "popularity"  # the one that it is shown next to
+    baseline: str = "popularity"  # what it is shown next to, and has to beat to be published
     headline: tuple[str, ...] = ("hr@10", "ndcg@10")  # the test figures that tables show
     # How many targets of a log it is computed from: if there are none, no epoch can be chosen.
     targets: Callable[[Dataset], int] = lambda dataset: len(dataset.validation)

@@ -45,9 +45,12 @@ class ModelReport:
     monitor: str
     mode: Literal["min", "max"]  # what is better for `monitor`
     graphs: Sequence[Json]  # the content of each graph's parity.json
+    shortfall: str = ""  # why it is not published unless that is accepted
 
     @classmethod
-    def of(cls, model: Model, metrics: Json, graphs: Sequence[Json]) -> Self:
+    def of(
+        cls, model: Model, metrics: Json, graphs: Sequence[Json], *, shortfall: str = ""
+    ) -> Self:
         """What the page needs of one model, from its metrics.json and its graphs' parity.json."""
         return cls(
             name=model.name,
@@ -56,6 +59,7 @@ class ModelReport:
             monitor=model.metric.name,
             mode=model.metric.direction,
             graphs=graphs,
+            shortfall=shortfall,
         )
 
     @classmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from seqrec_export.errors import SeqrecError
 from seqrec_export.exporting.exported import PARITY_FILE, Exported, file_hashes
@@ -35,6 +36,7 @@ from seqrec_export.folders import (
 from seqrec_export.models import wire
 from seqrec_export.repository.describe import report_newest
 from seqrec_export.repository.published import (
+    ACCEPTED,
     METRICS_FILE,
     WEIGHTS_SUFFIX,
     difference,
@@ -61,12 +63,15 @@ class Published:
     new: bool  # False: the published version already is this very file
 
 
-def publish(exported: Exported, repository: Path, *, keep: int = 3) -> list[Published]:
+def publish(
+    exported: Exported, repository: Path, *, keep: int = 3, accepted: str = ""
+) -> list[Published]:
     """Publish every graph of a verified export as the next version; older ones stay for rollback.
 
-    All graphs get the same number. `keep` is how many versions stay, the new one counted. Raises
-    SeqrecError, before anything is written, if the graphs were not verified, are no longer what
-    was verified, or would change a contract under its callers.
+    All graphs get the same number. `keep` is how many versions stay, the new one counted.
+    `accepted` is what somebody accepted about the model's quality, which stays with a new version.
+    Raises SeqrecError, before anything is written, if the graphs were not verified, are no longer
+    what was verified, or would change a contract under its callers.
     """
     if keep < 1:
         raise SeqrecError(f"--keep is {keep}; the new version itself counts, so give at least 1")
@@ -79,7 +84,8 @@ def publish(exported: Exported, repository: Path, *, keep: int = 3) -> list[Publ
         if new:
             version = 1 + max((v for n in verified for v in _numbers(repository, n)), default=0)
         try:
-            _put_in(exported, verified, repository, version, new=new, keep=keep)
+            metrics = dict(exported.run.metrics) | ({ACCEPTED: accepted} if accepted else {})
+            _put_in(exported, verified, metrics, repository, version, new=new, keep=keep)
         except OSError:
             if new:
                 _take_out(repository, verified, version)
@@ -91,6 +97,7 @@ def publish(exported: Exported, repository: Path, *, keep: int = 3) -> list[Publ
 def _put_in(
     exported: Exported,
     verified: Mapping[str, Mapping[str, str]],
+    metrics: Mapping[str, Any],
     repository: Path,
     version: int,
     *,
@@ -100,7 +107,8 @@ def _put_in(
     if new:
         copies: dict[str, Path] = {}
         staged = {
-            n: _stage(exported, n, repository, files, copies) for n, files in verified.items()
+            n: _stage(exported, n, metrics, repository, files, copies)
+            for n, files in verified.items()
         }
         for name, files in staged.items():
             _move_in(files, repository / name, version)
@@ -190,6 +198,7 @@ def _lies_there(verified: Mapping[str, Mapping[str, str]], repository: Path, ver
 def _stage(
     exported: Exported,
     name: str,
+    metrics: Mapping[str, Any],
     repository: Path,
     verified: Mapping[str, str],
     copies: dict[str, Path],
@@ -221,7 +230,7 @@ def _stage(
                 " publish again"
             )
     staged[METRICS_FILE] = repository / f".{name}.{METRICS_FILE}.part"
-    write_json(staged[METRICS_FILE], dict(exported.run.metrics))
+    write_json(staged[METRICS_FILE], metrics)
     return staged
 
 

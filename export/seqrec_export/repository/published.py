@@ -37,6 +37,7 @@ VERDICT_FILE = "parity.json"
 METRICS_FILE = "metrics.json"
 MODEL_FILE = "model.onnx"
 WEIGHTS_SUFFIX = ".data"
+ACCEPTED = "accepted_quality"  # in metrics.json and the manifest: the shortfall, if it has one
 Manifest = dict[str, dict[int, dict[str, Any]]]  # model -> version -> "files" and more
 
 
@@ -262,6 +263,7 @@ def _entry(folder: Path) -> dict[str, Any] | None:
         metrics = dict(read_json(folder / "metrics.json"))
         about = {"data": metrics.get("data"), "versions": metrics.get("versions")}
         about["test"] = dict(metrics["test"])
+        about |= {ACCEPTED: metrics[ACCEPTED]} if ACCEPTED in metrics else {}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     files = sorted(folder.iterdir())

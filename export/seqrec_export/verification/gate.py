@@ -57,6 +57,7 @@ from seqrec_export.verification.parity import (
     compare,
     no_answer,
 )
+from seqrec_export.verification.quality import shortfall
 from seqrec_export.verification.reference import Answer, Extra, Provider, PyTorch, Reference
 from seqrec_export.verification.reproduction import write_reproduction
 from seqrec_export.verification.structure import Finding, check_files
@@ -96,7 +97,8 @@ def verify(
         entries.append(verdicts[name].as_dict())
         write_json(folder / PARITY_FILE, entries[-1])
     title = f"{run.model.name}: parity, quality, training"
-    shown = ModelReport.of(run.model, run.metrics, entries)
+    short = shortfall(run.model.metric, run.metrics)
+    shown = ModelReport.of(run.model, run.metrics, entries, shortfall=short)
     write_report(run.path / REPORT_FILE, title, [shown])
     return verdicts
 
