@@ -166,6 +166,11 @@ def test_a_second_build_trains_and_exports_nothing(built: Path) -> None:
     assert not any(model["exported_anew"] for model in again.values())
     assert not any(g["new"] for model in again.values() for g in model["graphs"].values())
     assert [f.stat().st_mtime_ns for f in files] == before
+    assert all(model["quality"]["accepted"] and not model["refusal"] for model in again.values())
+    listed = json.loads((built / "repository" / "manifest.json").read_text())["models"]
+    said = {name: model["quality"]["shortfall"] for name, model in again.items()}
+    assert {name: listed[name]["1"].get("accepted_quality", "") for name in said} == said
+    assert said["sasrec"].startswith("it does not beat popularity: ndcg@10 0.0")
 
 
 def test_requests_can_ask_for_the_attributes_that_a_build_names(built: Path) -> None:
