@@ -178,8 +178,8 @@ def train_once(
     )
     if best_epoch(shown) == (last := len(run.metrics["curve"])) - 1:
         report(
-            f"note: {model.name}: the best epoch was the last of {last}; more epochs may help, "
-            f"as epochs={2 * last}"
+            f"note: {model.name}: the best epoch was the last of {last}; more epochs may help "
+            f"(--set {model.name}.epochs={2 * last})"
         )
     write_report(path / REPORT_FILE, f"{model.name}: training", [shown])
     return run

@@ -170,7 +170,7 @@ def test_a_second_build_trains_and_exports_nothing(built: Path) -> None:
     listed = json.loads((built / "repository" / "manifest.json").read_text())["models"]
     said = {name: model["quality"]["shortfall"] for name, model in again.items()}
     assert {name: listed[name]["1"].get("accepted_quality", "") for name in said} == said
-    assert said["sasrec"].startswith("it does not beat popularity: ndcg@10 0.0")
+    assert said["mlink"].startswith("it does not beat user and item bias: rmse 0.")
 
 
 def test_requests_can_ask_for_the_attributes_that_a_build_names(built: Path) -> None:
