@@ -86,9 +86,19 @@ def recommend_all(
     from seqrec_export.training.train import load
 
     if join is not None:
-        if data is not None or shard is not None:
+        given = {
+            "--data": data,
+            "--users": users,
+            "--exclude": exclude,
+            "--exclude-from": exclude_from,
+            "--allow": allow,
+            "--where": where,
+            "--keep-seen": keep_seen or None,
+            "--shard": shard,
+        }
+        if said := [name for name, value in given.items() if value is not None]:
             raise SeqrecError(
-                "--join reads the files of the shards alone; leave out --data, --shard"
+                f"--join reads the files of the shards alone; leave out {', '.join(said)}"
             )
         _print(join_lists(out, join), json=json)
         return

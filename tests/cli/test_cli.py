@@ -290,6 +290,8 @@ def test_recommend_all_writes_a_list_for_every_user(built: Path, tmp_path: Path)
     out.unlink()
     assert outcome("recommend-all", "--join", "2", "--out", str(out)) == said
     assert out.read_bytes() == one
+    wrong_join = run("recommend-all", "--join", "2", "--out", str(out), "--exclude", "a")
+    assert "leave out --exclude" in str(wrong_join.exception)
     some = pq.read_table(out).slice(8, 3)
     some.to_pandas().to_csv(tmp_path / "some.csv", index=False)
     best = some["item_id"][0].as_py()

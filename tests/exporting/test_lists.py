@@ -202,10 +202,12 @@ def test_what_a_table_says_is_left_out_for_that_user_alone(
         tmp_path / "after.parquet",
         k=5,
         exclude_from=table,
-        filters={"exclude_item_ids": [never]},
+        filters={"exclude_item_ids": [never, "a slip"]},
         report=said.append,
     )
-    assert "1 of 301 pairs of " in said[0]
+    assert "1 of the 2 values of exclude_item_ids are not known" in said[0]
+    assert "'a slip'" in said[0]
+    assert "1 of 301 pairs of " in said[1]
     for user, found in of_each(after).items():
         kept = [item for item in before[user]["item_id"].to_list()[1:] if item != never]
         assert found["item_id"].to_list()[: len(kept)] == kept, user

@@ -257,6 +257,9 @@ def test_the_link_holds_it_all(page: Page, shop: Shop) -> None:
     assert values == ["buy", "", "", "2.5"]
     assert "Not for this model, and not sent: history event types" in page.said()
     assert page.driver.current_url == link
+    page.driver.get("about:blank")
+    page.open(".model=gone")  # the first one answers instead
+    page.answered(lambda p: p.one("#why").text == "Not served: gone.")
 
 
 def test_models_with_other_inputs_are_asked_as_their_contract_says(page: Page, shop: Shop) -> None:

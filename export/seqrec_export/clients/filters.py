@@ -93,8 +93,9 @@ def narrowed(
         taken = signature_of(graph).inputs
     except SeqrecError as error:
         raise SeqrecError(
-            f"{error}; {graph} answers {listed(map(filters.said, used))}: export {model} again if "
-            "it was exported before there were filters"
+            f"{error}; {graph} answers {listed(map(filters.said, used))}: a model that scores "
+            f"candidates has none, and {model} has to be exported again if it was exported before "
+            "there were filters"
         ) from error
     if lacking := used - taken.keys():
         raise SeqrecError(

@@ -124,6 +124,7 @@ class _Maker:
             self._graph = _graph(exported, filtered)
             _require_k(exported, k)
             _require_filters(self._graph, filters)
+            _say_unknown(exported, self._graph, filters, report)
             require_inputs(run.model.name, self._graph.inputs, log)
             _require_from_log(self._graph)
             file = exported.model_file(self._graph.name)
@@ -300,3 +301,17 @@ def _require_filters(graph: Graph, filters: Iterable[str]) -> None:
     for name in filters:
         if name not in taken:
             raise SeqrecError(f"{graph.name} takes no {name}; it takes {', '.join(taken)}")
+
+
+def _say_unknown(
+    exported: Exported, graph: Graph, filters: Mapping[str, Any], report: Report
+) -> None:
+    """What the model does not know excludes nothing and allows nothing, and often is a slip."""
+    for spec in graph.inputs:
+        if spec.vocabulary is not None and (given := filters.get(spec.name)):
+            known = exported.run.vocabularies[spec.vocabulary].indices
+            if unknown := [text for text in given if text not in known]:
+                report(
+                    f"note: {len(unknown):,} of the {len(given):,} values of {spec.name} are not "
+                    f"known to {exported.run.model.name}, such as {unknown[0]!r}"
+                )

@@ -12,6 +12,7 @@ let models = []; // empty: they have to be asked for again
 let state = new State(location.hash.slice(1));
 let pickers = new Map();
 let asked = 0;
+let standing = ""; // what the link asks for and nobody serves
 let looked = false; // whether similar items were asked for just now
 
 const places = () =>
@@ -65,8 +66,7 @@ function draw() {
   ]);
   if (focused) at(focused)?.focus();
   at("narrowed").hidden = filters.length === 0;
-  problem("");
-  if (strange.length) problem(`Not served: ${strange.join(", ")}.`);
+  standing = strange.length ? `Not served: ${strange.join(", ")}.` : "";
   answer();
 }
 
@@ -105,7 +105,7 @@ async function answer() {
       }),
     );
     if (number !== asked) return;
-    problem("");
+    problem(standing);
     for (const pane of panes) remember(pane.answer);
     for (const [name, picked] of pickers) {
       picked.mark(panes[0].answer.unknown[name] ?? []);
