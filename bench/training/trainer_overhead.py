@@ -22,7 +22,8 @@ from seqrec_export.data.histories import Dataset, prepare
 from seqrec_export.data.readers import read
 from seqrec_export.models.model import Model, fill_buffers
 from seqrec_export.models.registry import MODELS
-from seqrec_export.training.fit import lightning_module, quieten
+from seqrec_export.training.fit import lightning_module
+from seqrec_export.training.trainer import quieten
 
 
 def plain_loop(model: Model, dataset: Dataset, config: object, epochs: int) -> float:

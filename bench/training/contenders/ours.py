@@ -16,7 +16,8 @@ from seqrec_export.data.vocabulary import PAD
 from seqrec_export.evaluation.metrics import Metrics
 from seqrec_export.models.model import fill_buffers
 from seqrec_export.models.sasrec import MODEL, SASRecConfig
-from seqrec_export.training.fit import begin_deterministic, lightning_module
+from seqrec_export.training.fit import lightning_module
+from seqrec_export.training.trainer import begin_deterministic
 
 
 class Count(lightning.Callback):

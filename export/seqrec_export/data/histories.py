@@ -105,6 +105,7 @@ def prepare(
     held_out_from: tuple[int, int] | None = None,
     new_items: bool = False,
     columns: Mapping[str, Dtype] | None = None,
+    hold_back: bool = True,
 ) -> Dataset:
     """Sort events into histories, split them, and index the ids that training sees.
 
@@ -112,6 +113,7 @@ def prepare(
     `time`: the last tenth of all events is the test, the tenth before it validation; or what
     happened from the second time of `held_out_from` on (seconds since 1970), and from the first.
     `last_rating`: like leave_one_out, and a tenth of the users are never trained on.
+    Without `hold_back` all events and sessions are the training part, whatever the split.
     With `new_items`, items with features have an index without an event of the training part.
     `columns` says which extra columns are taken, as strings or as numbers; one that the log does
     not have is missing in every event.
@@ -125,7 +127,9 @@ def prepare(
     users = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     raw_items = interactions.items[order]
     times = interactions.times[order]
-    part = _split(users, times, offsets, split, seed, held_out_from)
+    part = np.zeros(len(users), np.int8)
+    if hold_back:
+        part = _split(users, times, offsets, split, seed, held_out_from)
     is_train = part == 0
     if not is_train.any() and interactions.sessions is None:
         raise SeqrecError(
@@ -133,7 +137,10 @@ def prepare(
             f"of its {len(interactions)} events; give a longer log"
         )
     sessions = interactions.sessions
-    session_part = _split_sessions(sessions, seed) if sessions is not None else None
+    session_part = None
+    if sessions is not None:
+        none = np.zeros(len(sessions.users), np.int8)
+        session_part = _split_sessions(sessions, seed) if hold_back else none
 
     train_counts = np.bincount(raw_items[is_train], minlength=len(interactions.item_ids))
     known = train_counts > 0

@@ -220,6 +220,7 @@ COUNT_OR_NONE = Range(low=0, high=1_000_000)
 TWO_OR_MORE = Range(low=2, high=1_000_000)  # rows of a step: a batch norm over one has no variance
 
 Precision = Literal["auto", "float32", "bfloat16"]
+FinalFit = Literal["continue", "scratch", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +252,12 @@ class Settings:
     )
     precision: Precision = setting(
         "auto", "of a training step; auto: bfloat16 if it is faster here; a run names what it took"
+    )
+
+    final_fit: FinalFit = setting(
+        "none",
+        "how the served network learns what was held back for the figures: it may continue from "
+        "the best epoch, start from scratch, or leave it",
     )
 
     def __post_init__(self) -> None:

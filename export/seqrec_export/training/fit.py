@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -16,15 +13,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    ModelCheckpoint,
-    ProgressBar,
-    RichProgressBar,
-    TQDMProgressBar,
-)
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -32,10 +21,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from seqrec_export.data.histories import Dataset
 from seqrec_export.errors import SeqrecError
 from seqrec_export.evaluation.metrics import Metrics
-from seqrec_export.folders import recover
 from seqrec_export.models.model import Batch, Model
-from seqrec_export.training.checkpoints import BEST, CURVE, LAST, PlainCheckpoints
+from seqrec_export.training.checkpoints import BEST, CURVE, PlainCheckpoints
 from seqrec_export.training.row_adam import HIGHEST_BETA2, RowAdam
+from seqrec_export.training.trainer import begin_deterministic, keeping, run_epochs
 
 _LOOK_EVERY = 100  # steps between two looks at the loss: each waits for the device
 _MISSING = {
@@ -43,7 +32,6 @@ _MISSING = {
     "last_rating": "the event before the last of nine in ten users with three events or more",
     "time": "the tenth of the time before the last tenth",
 }
-_PRECISION: dict[str, Any] = {"float32": 32, "bfloat16": "bf16-mixed"}
 
 
 class DivergedError(SeqrecError):
@@ -181,19 +169,30 @@ class _Fit(lightning.LightningModule):
             f"the training diverges; lower learning_rate, which is {self.config.learning_rate:g}"
         )
 
-    def validation_step(self, batch: Any, index: int) -> None:
+    def require_finite(self) -> None:
+        """Raise DivergedError if the loss or a weight is no number."""
         if self._loss_sum is not None:
             self._check("the loss", float(self._loss_sum))
         weights = [t for t in self.net.state_dict().values() if t.is_floating_point()]
         if not all(bool(torch.isfinite(tensor).all()) for tensor in weights):
             self._check("a weight", math.nan)
+
+    def end_of_loss(self) -> float | None:
+        """The mean loss since this was asked last; None without a step."""
+        if self._loss_sum is None:
+            return None
+        mean = float(self._loss_sum) / self._steps
+        self._loss_sum, self._steps = None, 0
+        self.log("loss", mean, prog_bar=True, batch_size=1)
+        return mean
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.require_finite()
         with torch.autocast(self.device.type, enabled=False):  # in full precision, as it is served
             metrics = self.model.evaluate(self.net, self.dataset, self.config, "validation")
         self._check(self.model.metric.name, metrics[self.model.metric.name])
-        if self._loss_sum is not None:
-            metrics["loss"] = float(self._loss_sum) / self._steps
-            self.log("loss", metrics["loss"], prog_bar=True, batch_size=1)
-            self._loss_sum, self._steps = None, 0
+        if (loss := self.end_of_loss()) is not None:
+            metrics["loss"] = loss
         self.curve.append({"epoch": float(self.current_epoch), **metrics})
         self.log(
             self.model.metric.name, metrics[self.model.metric.name], prog_bar=True, batch_size=1
@@ -210,6 +209,10 @@ class _Fit(lightning.LightningModule):
         self.clock.before = checkpoint["spent"]
 
     def on_validation_start(self) -> None:
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Bring rows that had no gradient lately to the last step."""
         if self._rows is not None:
             self._rows.catch_up()
 
@@ -256,35 +259,19 @@ class _Fit(lightning.LightningModule):
         return rising * (1 + math.cos(math.pi * done)) / 2
 
 
+class _FitAll(_Fit):
+    """Without validation: nothing is held back."""
+
+    def on_train_epoch_end(self) -> None:
+        self.catch_up()
+        self.require_finite()
+        self.curve.append({"epoch": float(self.current_epoch), "loss": self.end_of_loss() or 0.0})
+
+
 class _Stopping(EarlyStopping):
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A training that had stopped when it died is over: it does not train one epoch more."""
         trainer.should_stop = checkpoint["callbacks"][self.state_key]["stopped_epoch"] > 0
-
-
-class _EpochLines(Callback):
-    """Prints a line an epoch, for a log file: a bar would leave nothing there."""
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}", file=sys.stderr)
-
-
-class _NotebookBar(TQDMProgressBar):
-    """One bar over an epoch: a second one below it would leave empty lines in a cell's output."""
-
-    def init_validation_tqdm(self) -> Any:
-        return Tqdm(disable=True)
-
-
-def _progress() -> Callback:
-    """A bar on a terminal and in a notebook, and a line an epoch anywhere else."""
-    if sys.stderr.isatty():
-        return RichProgressBar(console_kwargs={"stderr": True})
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    # Without ipywidgets, that of Rich stands still in a notebook.
-    return _NotebookBar() if hasattr(shell, "kernel") else _EpochLines()
 
 
 def fit(
@@ -312,41 +299,18 @@ def fit(
     stopping = _Stopping(
         patience=config.patience, monitor=model.metric.name, mode=model.metric.direction
     )
-    best = ModelCheckpoint(
+    best = keeping(
+        checkpoints, BEST, save_top_k=1, monitor=model.metric.name, mode=model.metric.direction
+    )
+    run_epochs(
+        module,
+        config,
         checkpoints,
-        BEST,
-        save_top_k=1,
-        enable_version_counter=False,
-        monitor=model.metric.name,
-        mode=model.metric.direction,
+        callbacks=[stopping, best],
+        resume=resume,
+        progress=progress,
+        loggers=loggers,
     )
-    last = ModelCheckpoint(checkpoints, LAST, save_top_k=1, enable_version_counter=False)
-    for checkpoint in (best, last):
-        checkpoint.FILE_EXTENSION = ""
-    callbacks: list[Callback] = [stopping, best, last]
-    if progress:
-        callbacks.append(_progress())
-    trainer = lightning.Trainer(
-        accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=1,
-        precision=_PRECISION[config.precision],
-        max_epochs=config.epochs,
-        gradient_clip_val=config.gradient_clip or None,
-        callbacks=callbacks,
-        plugins=[PlainCheckpoints()],
-        logger=list(loggers),
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        deterministic="warn",
-        default_root_dir=checkpoints,
-    )
-    path = checkpoints / LAST
-    recover(path)
-    try:
-        trainer.fit(module, ckpt_path=str(path) if resume and path.exists() else None)
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from None
     state = PlainCheckpoints().load_checkpoint(checkpoints / BEST)["state_dict"]
     net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in state.items()})
     net.to("cpu").eval()
@@ -361,6 +325,33 @@ def fit(
     }
 
 
+def fit_all(
+    model: Model,
+    net: torch.nn.Module,
+    dataset: Dataset,
+    config: Any,
+    checkpoints: Path,
+    *,
+    epochs: int,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train `net` in place for `epochs` of a dataset that holds nothing back.
+
+    Returns the last loss, and the wall and CPU seconds that it took. The learning rate goes by the
+    epochs of the config. `resume` and errors are as those of `fit`.
+    """
+    config = resolved(model, config)
+    begin_deterministic(seed)
+    module = _FitAll(model, net, dataset, config, seed)
+    how: dict[str, Any] = {"epochs": epochs, "resume": resume, "progress": progress}
+    run_epochs(module, config, checkpoints, validate=False, **how)
+    net.to("cpu").eval()
+    spent = {name: round(value, 2) for name, value in module.clock.spent().items()}
+    return {"epochs": epochs, "loss": module.curve[-1]["loss"], **spent}
+
+
 def _multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16; others would emulate it, slowly."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -371,21 +362,3 @@ def lightning_module(
 ) -> lightning.LightningModule:
     """What `fit` trains, for a Trainer of one's own: the network with its batches and steps."""
     return _Fit(model, net, dataset, config, seed)
-
-
-def begin_deterministic(seed: int) -> None:
-    """Seeded, deterministic and quiet."""
-    quieten()
-    lightning.seed_everything(seed, verbose=False)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Nobody reads memory that was never written: filling it would cost up to a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def quieten() -> None:
-    """Lightning greets, advises and counts workers; our batches come ready from this process."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*num_workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -26,6 +26,7 @@ from seqrec_export.models.settings import SEED
 from seqrec_export.models.wire import CANDIDATES
 from seqrec_export.training import run as run_folder
 from seqrec_export.training import tracking, unfinished
+from seqrec_export.training.final_fit import best_epoch, final_fit
 from seqrec_export.training.fit import DivergedError, enough_memory, fit, require_targets, resolved
 from seqrec_export.training.run import (
     Run,
@@ -167,13 +168,7 @@ def train(
     }
     unfinished.require_place(path)
     with unfinished.alone(path), _kept(path):
-        dataset = prepare(
-            interactions,
-            model.split,
-            seed,
-            new_items=model.ranks_new_items,
-            columns=extra_columns(model, config, interactions),
-        )
+        dataset = _dataset(model, interactions, config, seed)
         require_targets(model, dataset, config, interactions.source)
         work = unfinished.begin(path, description, resume=resume, retrain=retrain)
         # This comes first: otherwise a log that cannot be asked about would be noticed after hours.
@@ -205,9 +200,38 @@ def train(
             "figures": model.figures,
             **history,
         }
+        if config.final_fit != "none":
+            held_back, chosen = dataset, net
+            dataset = _dataset(model, interactions, config, seed, hold_back=False)
+            net, metrics["final_fit"] = final_fit(
+                model,
+                chosen,
+                held_back.vocabularies,
+                dataset,
+                config,
+                best_epoch(model, history["curve"]),
+                unfinished.checkpoints_folder(path),
+                seed=seed,
+                resume=resume,
+                progress=progress,
+            )
+            metrics["notes"].append(_what_is_served(metrics["final_fit"]))
         tracking.log_results(loggers, metrics)
         _put_in_place(path, description, net, dataset, held_out, metrics)
         return load(path, model)
+
+
+def _dataset(
+    model: Model, interactions: Interactions, config: Any, seed: int, *, hold_back: bool = True
+) -> Dataset:
+    return prepare(
+        interactions,
+        model.split,
+        seed,
+        new_items=model.ranks_new_items,
+        columns=extra_columns(model, config, interactions),
+        hold_back=hold_back,
+    )
 
 
 @contextmanager
@@ -228,6 +252,14 @@ def _without_figures(model: Model, test: Mapping[str, float]) -> tuple[str, ...]
     if any(name in test for name in model.metric.headline):
         return ()
     return (f"nothing of the log is held out to test {model.name} on, so it has no figures",)
+
+
+def _what_is_served(fitted: Mapping[str, Any]) -> str:
+    return (
+        f"the served weights are fitted on all {fitted['events']:,} events, also those held back "
+        f"({fitted['way']}, {fitted['epochs']} epochs, {fitted['cpu_seconds']:.0f} CPU-seconds); "
+        "the figures are those of the network before that"
+    )
 
 
 def _put_in_place(
